@@ -1,0 +1,1 @@
+"""Metrics: semantic-ID quality and ranking, in NumPy."""

@@ -1,0 +1,1 @@
+"""The TFX pipeline: configuration, graph, run functions and runners."""

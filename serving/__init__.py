@@ -1,0 +1,1 @@
+"""Model server with TF Serving's API, typed client and deployment files."""

@@ -1,0 +1,66 @@
+"""The artifact types that TFX has no standard type for, and the stage line.
+
+Kubeflow finds a custom artifact's class again by its type name, which it reads as
+`<package>.<class>` with one dot. Hence `TYPE_NAME = "components.SidCatalog"`, and
+`components/__init__.py` resolves the four names.
+"""
+
+from typing import ClassVar
+
+from tfx.types.artifact import Artifact, Property, PropertyType
+from tfx.types.system_artifacts import Dataset, Metrics
+from tfx.types.system_artifacts import Model as SystemModel
+
+SUMMARY_PROPERTY = "summary"
+"""Custom property with the one line that people read about a stage."""
+
+_BLESSED = {"blessed": Property(type=PropertyType.INT)}
+
+
+class SidCatalog(Artifact):
+    """Codes, de-dup token and embedding of every ad.
+
+    Files: `catalog.parquet`, `quality.json`, `manifest.json`.
+    """
+
+    TYPE_NAME = "components.SidCatalog"
+    TYPE_ANNOTATION = Dataset
+    PROPERTIES: ClassVar[dict[str, Property]] = {
+        "ads": Property(type=PropertyType.INT),
+        "levels": Property(type=PropertyType.INT),
+        "codebook_size": Property(type=PropertyType.INT),
+    }
+
+
+class SidIndex(Artifact):
+    """A nearest-neighbour index over the catalogue's embeddings, with its `manifest.json`."""
+
+    TYPE_NAME = "components.SidIndex"
+    TYPE_ANNOTATION = SystemModel
+    PROPERTIES: ClassVar[dict[str, Property]] = {"kind": Property(type=PropertyType.STRING)}
+
+
+class SidBlessing(Artifact):
+    """Verdict of the gate on semantic-ID quality: `verdict.json`, `blessed` 1 or 0."""
+
+    TYPE_NAME = "components.SidBlessing"
+    TYPE_ANNOTATION = Metrics
+    PROPERTIES: ClassVar[dict[str, Property]] = _BLESSED
+
+
+class IndexBlessing(Artifact):
+    """Verdict of the gate on the index's recall: `verdict.json`, `blessed` 1 or 0."""
+
+    TYPE_NAME = "components.IndexBlessing"
+    TYPE_ANNOTATION = Metrics
+    PROPERTIES: ClassVar[dict[str, Property]] = _BLESSED
+
+
+def set_summary(artifact: Artifact, text: str) -> None:
+    """Sets the stage line on an artifact, e.g. `"12,101 ads, 0 rejected"`."""
+    artifact.set_string_custom_property(SUMMARY_PROPERTY, text)
+
+
+def get_summary(artifact: Artifact) -> str:
+    """Returns the stage line of an artifact; empty where the stage set none."""
+    return artifact.get_string_custom_property(SUMMARY_PROPERTY) or ""

@@ -5,8 +5,6 @@ Kubeflow finds a custom artifact's class again by its type name, which it reads 
 `components/__init__.py` resolves the four names.
 """
 
-from typing import ClassVar
-
 from tfx.types.artifact import Artifact, Property, PropertyType
 from tfx.types.system_artifacts import Dataset, Metrics
 from tfx.types.system_artifacts import Model as SystemModel
@@ -14,6 +12,8 @@ from tfx.types.system_artifacts import Model as SystemModel
 SUMMARY_PROPERTY = "summary"
 """Custom property with the one line that people read about a stage."""
 
+_CATALOG = {name: Property(type=PropertyType.INT) for name in ("ads", "levels", "codebook_size")}
+_INDEX = {"kind": Property(type=PropertyType.STRING)}
 _BLESSED = {"blessed": Property(type=PropertyType.INT)}
 
 
@@ -25,11 +25,7 @@ class SidCatalog(Artifact):
 
     TYPE_NAME = "components.SidCatalog"
     TYPE_ANNOTATION = Dataset
-    PROPERTIES: ClassVar[dict[str, Property]] = {
-        "ads": Property(type=PropertyType.INT),
-        "levels": Property(type=PropertyType.INT),
-        "codebook_size": Property(type=PropertyType.INT),
-    }
+    PROPERTIES = _CATALOG
 
 
 class SidIndex(Artifact):
@@ -37,7 +33,7 @@ class SidIndex(Artifact):
 
     TYPE_NAME = "components.SidIndex"
     TYPE_ANNOTATION = SystemModel
-    PROPERTIES: ClassVar[dict[str, Property]] = {"kind": Property(type=PropertyType.STRING)}
+    PROPERTIES = _INDEX
 
 
 class SidBlessing(Artifact):
@@ -45,7 +41,7 @@ class SidBlessing(Artifact):
 
     TYPE_NAME = "components.SidBlessing"
     TYPE_ANNOTATION = Metrics
-    PROPERTIES: ClassVar[dict[str, Property]] = _BLESSED
+    PROPERTIES = _BLESSED
 
 
 class IndexBlessing(Artifact):
@@ -53,7 +49,7 @@ class IndexBlessing(Artifact):
 
     TYPE_NAME = "components.IndexBlessing"
     TYPE_ANNOTATION = Metrics
-    PROPERTIES: ClassVar[dict[str, Property]] = _BLESSED
+    PROPERTIES = _BLESSED
 
 
 def set_summary(artifact: Artifact, text: str) -> None:

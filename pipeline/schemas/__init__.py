@@ -1,0 +1,1 @@
+"""The curated data schemas, and what a run makes of them."""

@@ -1,0 +1,58 @@
+# make run    set-up, the pipeline, then recommendations over gRPC from the pushed model
+# make test   set-up, then the tests (unit and e2e); make test-slow holds the rest
+# make lint   ruff and mypy
+# make bench  the benchmarks, their peers in an environment of their own
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.requirements-installed
+CONFIG ?= configs/sample.yaml
+RUN_ARGS := --config $(CONFIG) $(if $(ADS),--ads "$(ADS)") $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
+
+# Native libraries log a page of notices per process; errors still come through.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_USE_LEGACY_KERAS := 1
+
+.PHONY: run test test-slow lint format bench setup clean
+
+run: setup
+	@$(PY) pipeline.py run $(RUN_ARGS) --then-query
+
+test: setup
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup
+	@$(PY) -m pytest -m slow $(ARGS)
+
+lint: setup
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@# pipeline.py and the package pipeline/ have one module name, so mypy needs two calls.
+	@$(VENV)/bin/mypy sid_tfx pipeline components serving benchmarks examples tests
+	@$(VENV)/bin/mypy pipeline.py
+
+format: setup
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+bench: setup
+	@$(PY) -m benchmarks $(ARGS)
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	@command -v g++ >/dev/null || { echo "make: g++ is missing: two dependencies of TFX build from source. Install it (Debian: apt-get install g++) and run make again."; exit 1; }
+	@UV=$$(command -v uv || true); \
+	if [ -z "$$UV" ]; then \
+	  [ -x .uv/bin/uv ] || { echo "Installing uv from PyPI into .uv ..."; $(PYTHON) -m venv .uv && .uv/bin/pip install --quiet uv; } || exit 1; \
+	  UV=.uv/bin/uv; \
+	fi; \
+	echo "Creating $(VENV) with Python $$(cat .python-version) and the locked requirements ..."; \
+	$$UV venv --quiet --clear $(VENV) || { echo "make: Python $$(cat .python-version) was not found. Install it (pyenv install $$(cat .python-version), or uv python install $$(cat .python-version)) and run make again."; exit 1; }; \
+	VIRTUAL_ENV=$(VENV) $$UV pip sync --quiet --compile-bytecode requirements.txt && \
+	VIRTUAL_ENV=$(VENV) $$UV pip install --quiet --no-deps -e . && touch $@
+
+clean:
+	rm -rf $(VENV) .uv runs

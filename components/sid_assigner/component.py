@@ -1,0 +1,59 @@
+"""SidAssigner: gives every ad its codes and embedding, and tells equal codes apart.
+
+In: `examples` (transformed ads), `tokenizer` (Model).
+Out: `catalog` (SidCatalog).
+"""
+
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.types import component_spec, standard_artifacts
+
+from components.artifacts import SidCatalog
+from components.sid_assigner.executor import Executor
+
+
+class SidAssignerSpec(component_spec.ComponentSpec):
+    """Inputs, outputs and parameters of SidAssigner."""
+
+    PARAMETERS = {  # noqa: RUF012 - TFX's own form
+        "max_dedup": component_spec.ExecutionParameter(type=int),
+        "alternatives": component_spec.ExecutionParameter(type=int),
+    }
+    INPUTS = {  # noqa: RUF012
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "tokenizer": component_spec.ChannelParameter(type=standard_artifacts.Model),
+    }
+    OUTPUTS = {  # noqa: RUF012
+        "catalog": component_spec.ChannelParameter(type=SidCatalog),
+    }
+
+
+class SidAssigner(base_beam_component.BaseBeamComponent):
+    """Encodes the catalogue with Beam and resolves collisions.
+
+    Args:
+        examples: Transformed ads, split `all`.
+        tokenizer: The trained SidTokenizer.
+        max_dedup: Ads that may share one code tuple, told apart by the de-dup token.
+        alternatives: Next-best code tuples tried for an ad past that bound.
+    """
+
+    SPEC_CLASS = SidAssignerSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        tokenizer: types.BaseChannel,
+        max_dedup: int,
+        alternatives: int,
+    ):
+        super().__init__(
+            SidAssignerSpec(
+                examples=examples,
+                tokenizer=tokenizer,
+                max_dedup=max_dedup,
+                alternatives=alternatives,
+                catalog=types.Channel(type=SidCatalog),
+            )
+        )

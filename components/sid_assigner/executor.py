@@ -1,0 +1,161 @@
+"""Encodes ads shard by shard with Beam, then resolves collisions over the codes alone."""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tfx import types
+from tfx.dsl.components.base import base_beam_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+from components.artifacts import set_summary
+
+# Every batch is padded to this many rows: a matrix product may round differently at another
+# batch size, and a rounding can flip a nearest code. One shape keeps an ad's code its own.
+BATCH_ROWS = 512
+
+
+class EncodeAds(beam.DoFn):
+    """Batches of serialized transformed ads -> Arrow tables of id, codes, embedding, alternatives.
+
+    Args:
+        model_dir: The tokenizer's `Format-Serving`.
+        alternatives: Next-best code tuples per ad.
+    """
+
+    def __init__(self, model_dir: str, alternatives: int):
+        super().__init__()
+        self._model_dir = model_dir
+        self._alternatives = alternatives
+
+    def setup(self) -> None:
+        """Loads the tokenizer once per worker."""
+        # Imported in the worker: the driver program needs neither Keras nor TensorFlow for this.
+        from sid_tfx.tokenizer import load_tokenizer
+
+        self._tokenizer = load_tokenizer(self._model_dir)
+
+    def process(self, records: list[bytes]) -> Iterator[pa.Table]:
+        """Encodes one batch."""
+        import tensorflow as tf
+
+        spec: dict[str, tf.io.FixedLenFeature] = {"ad_id": tf.io.FixedLenFeature([], tf.string)}
+        for name, (dtype, shape) in self._tokenizer.schema.input_features().items():
+            spec[name] = tf.io.FixedLenFeature(shape, dtype)
+        features = tf.io.parse_example(tf.constant(records), spec)
+        ad_ids = features.pop("ad_id").numpy()
+        padded = {
+            name: np.concatenate(
+                [values.numpy(), np.repeat(values.numpy()[:1], BATCH_ROWS - len(records), axis=0)]
+            )
+            for name, values in features.items()
+        }
+        encoded = self._tokenizer.encode(padded, batch_size=BATCH_ROWS)
+        ranked = np.asarray(self._tokenizer.ranked_codes(padded, self._alternatives))
+        rows = len(records)
+        yield pa.table(
+            {
+                "ad_id": pa.array([ad_id.decode() for ad_id in ad_ids]),
+                "codes": _lists(encoded["codes"][:rows], pa.int32()),
+                "embedding": _lists(encoded["embedding"][:rows], pa.float32()),
+                "alternatives": _lists(ranked[:rows].reshape(rows, -1), pa.int32()),
+            }
+        )
+
+
+def _lists(values: np.ndarray, dtype: pa.DataType) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(np.ascontiguousarray(values).reshape(-1), dtype), values.shape[1]
+    )
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Encodes every ad, resolves collisions, writes the SidCatalog."""
+
+    def Do(  # noqa: N802 - TFX's name
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Runs the Beam pass and builds the catalogue."""
+        from sid_tfx.catalog import SidCatalog
+        from sid_tfx.metrics.sid_quality import sid_quality
+
+        self._log_startup(input_dict, output_dict, exec_properties)
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        tokenizer_uri = artifact_utils.get_single_uri(input_dict["tokenizer"])
+        catalog_artifact = artifact_utils.get_single_instance(output_dict["catalog"])
+        model_dir = os.path.join(tokenizer_uri, "Format-Serving")
+        with fileio.open(os.path.join(model_dir, "metadata.json")) as file:
+            metadata = json.load(file)
+        alternatives = exec_properties["alternatives"]
+        levels = metadata["levels"]
+
+        # Shards of raw codes are scratch, so they lie in the executor's own temporary folder.
+        scratch = os.path.join(self._get_tmp_dir(), "encoded")
+        fileio.makedirs(scratch)
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "Read"
+                >> beam.io.ReadFromTFRecord(
+                    os.path.join(artifact_utils.get_split_uri([examples], "all"), "*")
+                )
+                | "Batch" >> beam.BatchElements(min_batch_size=BATCH_ROWS, max_batch_size=BATCH_ROWS)
+                | "Encode" >> beam.ParDo(EncodeAds(model_dir, alternatives))
+                | "Write"
+                >> beam.io.parquetio.WriteToParquetBatched(
+                    os.path.join(scratch, "part"),
+                    schema=_schema(levels, metadata["embedding_dim"], alternatives),
+                    file_name_suffix=".parquet",
+                )
+            )
+        encoded = pa.concat_tables(
+            pq.read_table(path) for path in sorted(fileio.glob(os.path.join(scratch, "part*")))
+        )
+        catalog = SidCatalog.build(
+            ad_ids=np.array(encoded["ad_id"].to_pylist(), dtype=str),
+            codes=_matrix(encoded["codes"], levels),
+            embeddings=_matrix(encoded["embedding"], metadata["embedding_dim"]),
+            codebook_size=metadata["codebook_size"],
+            max_dedup=exec_properties["max_dedup"],
+            alternatives=_matrix(encoded["alternatives"], levels * alternatives).reshape(
+                -1, alternatives, levels
+            ),
+            fingerprints={"tokenizer": metadata["fingerprint"]},
+        )
+        catalog.save(catalog_artifact.uri)
+        io_utils.delete_dir(scratch)
+        quality = sid_quality(_matrix(encoded["codes"], levels), metadata["codebook_size"])
+        catalog_artifact.ads = len(catalog.ad_ids)
+        catalog_artifact.levels = levels
+        catalog_artifact.codebook_size = metadata["codebook_size"]
+        set_summary(
+            catalog_artifact,
+            f"{len(catalog.ad_ids):,} ads, {quality['distinct_sids']:,} distinct SIDs, "
+            f"{quality['collision_share']:.2%} in collision groups",
+        )
+
+
+def _schema(levels: int, embedding_dim: int, alternatives: int) -> pa.Schema:
+    return pa.schema(
+        {
+            "ad_id": pa.string(),
+            "codes": pa.list_(pa.int32(), levels),
+            "embedding": pa.list_(pa.float32(), embedding_dim),
+            "alternatives": pa.list_(pa.int32(), levels * alternatives),
+        }
+    )
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return np.concatenate(chunks).reshape(-1, width)

@@ -1,0 +1,5 @@
+"""SidEvaluator: the gate on semantic-ID quality."""
+
+from components.sid_evaluator.component import SidEvaluator
+
+__all__ = ["SidEvaluator"]

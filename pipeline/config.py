@@ -1,0 +1,268 @@
+"""The run's configuration: one pydantic model, read from YAML, overridable key by key.
+
+Example:
+
+>>> config = load_config("configs/sample.yaml", overrides=["tokenizer.levels=4"])
+>>> config.tokenizer.levels
+4
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key, the value and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TableConfig(_Section):
+    """One input table: where it is and how its columns are called."""
+
+    path: str = Field("", description="a file or a glob; the suffix names the format")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="canonical column: the file's own column name"
+    )
+    category_separator: str = Field(" > ", description="splits category_path where it is text")
+    max_rejected_share: Share = Field(0.01, description="rejected rows past this share stop the run")
+
+
+class DataConfig(_Section):
+    """Input tables and how events become training data."""
+
+    ads: TableConfig = TableConfig()
+    events: TableConfig = TableConfig()
+    max_text_bytes: PositiveInt = Field(20_000, description="longer text is trimmed, never rejected")
+    split: Literal["leave_one_out", "global_time", "all"] = "leave_one_out"
+
+
+class FeaturesConfig(_Section):
+    """Which ad columns the models read, and how large their vocabularies may be."""
+
+    text_tokens: dict[str, PositiveInt] = Field(
+        default_factory=lambda: {"title": 24, "description": 48},
+        description="text column: words kept; a column the data lacks is left out",
+    )
+    summary_tokens: PositiveInt = 16
+    category_depth: Annotated[int, Field(ge=0, le=8)] = 4
+    categorical: list[str] | None = Field(
+        None, description="categorical columns; null takes every one the data has"
+    )
+    numeric: list[str] | None = Field(
+        None, description="numeric columns; null takes every one the data has"
+    )
+    dense: dict[str, PositiveInt] | None = Field(
+        None, description="vector column: size; null takes every *_embedding the data has"
+    )
+    text_vocabulary: PositiveInt = 20_000
+    text_min_count: PositiveInt = 2
+    category_vocabulary: PositiveInt = 20_000
+    categorical_vocabulary: PositiveInt = 50_000
+
+
+class PairsConfig(_Section):
+    """Swing pairs, mined from training events (QuaSID)."""
+
+    alpha: Annotated[float, Field(gt=0)] = 1.0
+    top_k: PositiveInt = 20
+    max_users_per_ad: PositiveInt = Field(
+        400, description="users sampled for a very popular ad; bounds the quadratic step"
+    )
+
+
+class TokenizerConfig(_Section):
+    """The joint encoder and quantizer; `arguments` go to SidTokenizer as they are."""
+
+    levels: Annotated[int, Field(ge=1, le=8)] = 3
+    codebook_size: Annotated[int, Field(ge=2, le=65_536)] = 256
+    epochs: PositiveInt = 12
+    batch_pairs: PositiveInt = 256
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    max_pairs_per_epoch: PositiveInt = Field(
+        60_000, description="pairs sampled anew each epoch; bounds the epoch on a large log"
+    )
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class CatalogConfig(_Section):
+    """How ads with equal codes are told apart."""
+
+    max_dedup: PositiveInt = Field(32, description="ads that may share one code tuple")
+    alternatives: PositiveInt = Field(16, description="next-best tuples tried past that bound")
+
+
+class SidGateConfig(_Section):
+    """Limits a catalogue must keep before a recommender is trained on it."""
+
+    max_collision_share: Share = 0.35
+    max_largest_group: PositiveInt = 64
+    min_entropy_share: Share = Field(0.85, description="of the maximum, log(number of ads)")
+    min_coverage: Share = Field(
+        0.2, description="share of each level's codes in use; a small catalogue cannot use all"
+    )
+
+
+class IndexConfig(_Section):
+    """The ScaNN index over ad embeddings."""
+
+    kind: Literal["auto", "scann", "brute_force"] = "auto"
+    min_recall: Share = Field(0.95, description="recall@k against brute force")
+    k: PositiveInt = 10
+
+
+class RecommenderConfig(_Section):
+    """The generative recommender; `arguments` go to SidRecommender as they are."""
+
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 256
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    patience: PositiveInt = Field(4, description="epochs without a better validation loss")
+    max_history: PositiveInt = Field(50, description="positions of a packed training row")
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class ServableConfig(_Section):
+    """Maxima frozen into the servable's wire shapes."""
+
+    max_history: PositiveInt = 20
+    max_k: PositiveInt = 20
+    max_exclude: PositiveInt = 64
+    beam_size: PositiveInt = 50
+    default_mode: Literal["generative", "hybrid"] = "generative"
+
+
+class ModelGateConfig(_Section):
+    """Limits on the held-out ranking quality of the servable (TFMA)."""
+
+    min_recall_at_10: Share = 0.005
+    min_recall_over_popularity: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="recall@10 of the servable over recall@10 of popularity, at least"
+    )
+
+
+class ServingGateConfig(_Section):
+    """Limits on the model server answering real requests."""
+
+    load_seconds: PositiveInt = 120
+    requests: PositiveInt = 32
+    max_p95_ms: Annotated[float, Field(gt=0)] = 250.0
+
+
+class RunConfig(_Section):
+    """Where a run lives and how Beam runs."""
+
+    root: str = Field("runs", description="artifacts, metadata and pushed models live below it")
+    push_directory: str | None = Field(None, description="null: <root>/<name>/serving")
+    beam_pipeline_args: list[str] = Field(
+        default_factory=lambda: ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
+    )
+    cache: bool = True
+
+
+class Config(_Section):
+    """Everything a run needs."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = "sid-tfx"
+    seed: int = 17
+    data: DataConfig = DataConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    pairs: PairsConfig = PairsConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    catalog: CatalogConfig = CatalogConfig()
+    sid_gate: SidGateConfig = SidGateConfig()
+    index: IndexConfig = IndexConfig()
+    recommender: RecommenderConfig = RecommenderConfig()
+    servable: ServableConfig = ServableConfig()
+    model_gate: ModelGateConfig = ModelGateConfig()
+    serving_gate: ServingGateConfig = ServingGateConfig()
+    run: RunConfig = RunConfig()
+
+    @property
+    def home(self) -> Path:
+        """The run's own folder."""
+        return Path(self.run.root).absolute() / self.name
+
+    @property
+    def push_directory(self) -> Path:
+        """The folder whose `portable/` and `scann/` a model server watches."""
+        return Path(self.run.push_directory or self.home / "serving").absolute()
+
+
+def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Reads a YAML file and applies `key.path=value` overrides, the later one winning.
+
+    Args:
+        path: A YAML file; None takes every default.
+        overrides: Strings such as `tokenizer.levels=4`; the value is read as YAML.
+
+    Raises:
+        ConfigError: An unknown key (with the keys allowed there), a value out of its domain, or a
+            file that is not YAML.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = yaml.safe_load(Path(path).read_text()) or {}
+        except FileNotFoundError:
+            raise ConfigError(f"config file {path} does not exist") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"config file {path} is not YAML: {error}") from None
+        if not isinstance(tree, dict):
+            raise ConfigError(f"config file {path} must hold a mapping, got {type(tree).__name__}")
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except pydantic.ValidationError as error:
+        source = path or "the command line"
+        raise ConfigError("\n".join(_explain(e, source) for e in error.errors())) from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set takes key.path=value, got {override!r}")
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {key}: {parent!r} is a value, not a section")
+        node = child
+    node[leaf] = yaml.safe_load(text)
+
+
+def _explain(error: Any, source: str | Path) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        allowed = sorted(_keys_at(location[:-1]))
+        close = difflib.get_close_matches(location[-1], allowed, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{source}: unknown key {key!r}{hint} Allowed here: {', '.join(allowed)}"
+    return f"{source}: {key} = {error['input']!r}: {error['msg']}"
+
+
+def _keys_at(location: list[str]) -> set[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return set()
+        model = annotation
+    return set(model.model_fields)

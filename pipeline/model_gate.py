@@ -1,0 +1,48 @@
+"""The EvalConfig of the stock Evaluator: ranking metrics, slices and the gate's thresholds."""
+
+import tensorflow_model_analysis as tfma
+
+from pipeline import ranking_metrics
+from pipeline.config import ModelGateConfig
+
+SLICES = ("history_bucket",)
+"""Features of the `sequences` examples that TFMA slices by."""
+
+
+def eval_config(gate: ModelGateConfig) -> tfma.EvalConfig:
+    """Returns what to measure on the servable's `evaluate` signature, and what it must reach."""
+    return tfma.EvalConfig(
+        model_specs=[tfma.ModelSpec(signature_name="evaluate")],
+        slicing_specs=[
+            tfma.SlicingSpec(),
+            *(tfma.SlicingSpec(feature_keys=[feature]) for feature in SLICES),
+        ],
+        metrics_specs=[
+            tfma.MetricsSpec(
+                metrics=[
+                    tfma.MetricConfig(class_name="ExampleCount"),
+                    _metric("RecallAtK", "recall_at_5", 5),
+                    _metric("RecallAtK", "recall_at_10", 10, gate.min_recall_at_10),
+                    _metric("NdcgAtK", "ndcg_at_5", 5),
+                    _metric("NdcgAtK", "ndcg_at_10", 10),
+                    _metric(
+                        "RecallOverPopularity",
+                        "recall_at_10_over_popularity",
+                        10,
+                        gate.min_recall_over_popularity,
+                    ),
+                ]
+            )
+        ],
+    )
+
+
+def _metric(class_name: str, name: str, k: int, least: float | None = None) -> tfma.MetricConfig:
+    config = tfma.MetricConfig(
+        class_name=class_name,
+        module=ranking_metrics.MODULE,
+        config=f'{{"name": "{name}", "k": {k}}}',
+    )
+    if least is not None:
+        config.threshold.value_threshold.lower_bound.value = least
+    return config

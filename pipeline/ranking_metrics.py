@@ -1,0 +1,112 @@
+"""Ranking metrics for the TFMA Evaluator, computed from the servable's `evaluate` signature.
+
+The signature returns the 1-based `rank` of the held-out ad among the results (0: not returned),
+and `popularity_rank`, the same for the popularity baseline. All gains come from
+`sid_tfx.metrics.ranking`, so TFMA and `pipeline.py evaluate` cannot drift apart.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from tensorflow_model_analysis.metrics import metric_types
+
+from sid_tfx.metrics import ranking
+
+MODULE = __name__
+
+
+@dataclasses.dataclass
+class _Mean:
+    count: float = 0.0
+    total: float = 0.0
+    baseline: float = 0.0
+
+
+class _GainCombiner(beam.CombineFn):
+    """Sums the gain of each example's rank, and the gain of the baseline's rank."""
+
+    def __init__(self, key: metric_types.MetricKey, gain: str, k: int, ratio: bool):
+        super().__init__()
+        self._key = key
+        self._gain = gain
+        self._k = k
+        self._ratio = ratio
+
+    def create_accumulator(self) -> _Mean:
+        return _Mean()
+
+    def add_input(self, accumulator: _Mean, element: metric_types.StandardMetricInputs) -> _Mean:
+        prediction = element.prediction
+        accumulator.count += 1
+        accumulator.total += self._of(prediction["rank"])
+        accumulator.baseline += self._of(prediction["popularity_rank"])
+        return accumulator
+
+    def _of(self, rank: np.ndarray) -> float:
+        return float(getattr(ranking, self._gain)(np.asarray(rank).reshape(-1), self._k))
+
+    def merge_accumulators(self, accumulators: Iterable[_Mean]) -> _Mean:
+        merged = _Mean()
+        for part in accumulators:
+            merged.count += part.count
+            merged.total += part.total
+            merged.baseline += part.baseline
+        return merged
+
+    def extract_output(self, accumulator: _Mean) -> dict[metric_types.MetricKey, float]:
+        if not accumulator.count:
+            return {self._key: float("nan")}
+        if not self._ratio:
+            return {self._key: accumulator.total / accumulator.count}
+        # A baseline without a single hit cannot be divided by; one hit stands in for it.
+        least = 1.0
+        return {self._key: accumulator.total / max(accumulator.baseline, least)}
+
+
+class _RankMetric(metric_types.Metric):
+    def __init__(self, gain: str, k: int, ratio: bool, name: str, **kwargs: Any):
+        def computations(
+            name: str = name,
+            eval_config: Any = None,
+            model_name: str = "",
+            output_name: str = "",
+            **_: Any,
+        ) -> metric_types.MetricComputations:
+            key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
+            return [
+                metric_types.MetricComputation(
+                    keys=[key],
+                    preprocessors=None,
+                    combiner=_GainCombiner(key, gain, k, ratio),
+                )
+            ]
+
+        super().__init__(computations, name=name, k=k, **kwargs)
+
+
+class RecallAtK(_RankMetric):
+    """Share of users whose held-out ad is among the first `k` results."""
+
+    def __init__(self, k: int = 10, name: str = "recall_at_10", **kwargs: Any):
+        super().__init__("recall_at_k", k, False, name, **kwargs)
+
+
+class NdcgAtK(_RankMetric):
+    """Mean of 1 / log2(1 + rank) over users, 0 past rank `k`."""
+
+    def __init__(self, k: int = 10, name: str = "ndcg_at_10", **kwargs: Any):
+        super().__init__("ndcg_at_k", k, False, name, **kwargs)
+
+
+class RecallOverPopularity(_RankMetric):
+    """Recall@k of the servable over recall@k of the popularity baseline."""
+
+    def __init__(self, k: int = 10, name: str = "recall_at_10_over_popularity", **kwargs: Any):
+        super().__init__("recall_at_k", k, True, name, **kwargs)
+
+
+for _metric in (RecallAtK, NdcgAtK, RecallOverPopularity):
+    metric_types.register_metric(_metric)

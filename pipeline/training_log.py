@@ -1,0 +1,16 @@
+"""What both run functions do around `fit`: seeding, and one line about how it went."""
+
+import keras
+import tensorflow as tf
+
+
+def make_deterministic(seed: int) -> None:
+    """Seeds Python, NumPy and the backend, and asks TensorFlow for deterministic kernels."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def history_summary(history: keras.callbacks.History) -> str:
+    """Says how many epochs ran and where the loss went, for the stage line."""
+    losses = history.history["loss"]
+    return f"{len(losses)} epochs, loss {losses[0]:.3f} -> {losses[-1]:.3f}"

@@ -1,0 +1,199 @@
+"""The interface that every index implements."""
+
+import abc
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+PADDING_SCORE = float(np.finfo(np.float32).min)
+"""Score of a column that holds no candidate: finite, so that it survives JSON, and below any."""
+
+_SIMILARITIES = ("dot_product", "cosine")
+
+
+class TopK(tf.Module, abc.ABC):
+    """Retrieves the candidates with the highest similarity to each query.
+
+    An index is a `tf.Module`: assign it to an attribute of the module that is exported and call it
+    inside a `tf.function`. Every search returns exactly `k` columns, best first. Where fewer
+    candidates are found, the rest have the score `PADDING_SCORE` and the identifier -1 (integers)
+    or `""` (strings).
+
+    Args:
+        k: Default number of candidates to retrieve.
+        similarity: `"dot_product"`, or `"cosine"` to normalize candidates and queries first.
+
+    Example:
+
+    ```python
+    index = BruteForce(k=2).index(np.eye(3, dtype="float32"), np.array(["a", "b", "c"]))
+    scores, ids = index(tf.constant([[0.1, 0.9, 0.0]]))
+    # ids: [[b"b", b"a"]]
+    ```
+
+    Reference: the interface follows TensorFlow Recommenders' `factorized_top_k.TopK`.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, k: int = 10, similarity: str = "dot_product") -> None:
+        super().__init__()
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        if similarity not in _SIMILARITIES:
+            raise ValueError(f"similarity must be one of {_SIMILARITIES}, got '{similarity}'")
+        self.k = k
+        self.similarity = similarity
+        self.identifiers: tf.Variable | None = None
+
+    @abc.abstractmethod
+    def _build(self, candidates: np.ndarray) -> None:
+        """Builds the search structure over validated float32 candidates [N, D]."""
+
+    @abc.abstractmethod
+    def _search(self, queries: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns scores and rows, [B, <= k] each, best first; row -1 where nothing was found."""
+
+    @abc.abstractmethod
+    def is_exact(self) -> bool:
+        """Whether the results are the true nearest neighbours."""
+
+    @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+
+    @abc.abstractmethod
+    def state(self) -> dict[str, tf.Tensor]:
+        """Returns the tensors from which `restore` rebuilds the index as it is."""
+
+    @abc.abstractmethod
+    def restore(self, state: dict[str, tf.Tensor]) -> None:
+        """Takes over the tensors that `state` returned, identifiers aside."""
+
+    @property
+    def size(self) -> int:
+        """Number of candidates.
+
+        Raises:
+            ValueError: if nothing was indexed.
+        """
+        if self.identifiers is None:
+            raise ValueError("the index is empty: call `index(candidates)` first")
+        return int(self.identifiers.shape[0])
+
+    def index(self, candidates: Any, identifiers: Any = None) -> "TopK":
+        """Builds the index; an earlier one is dropped.
+
+        Args:
+            candidates: Finite floats [N, D], N >= 1.
+            identifiers: Integers or strings [N] to return; by default the row, int32.
+
+        Returns:
+            The index itself.
+
+        Raises:
+            ValueError: if the candidates are not a finite matrix, or the identifiers do not match.
+        """
+        matrix = np.asarray(candidates, dtype=np.float32)
+        if matrix.ndim != 2 or 0 in matrix.shape:
+            raise ValueError(
+                f"candidates must be a non-empty [N, D] matrix, got shape {matrix.shape}"
+            )
+        finite = np.isfinite(matrix).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"candidates row {int(np.argmin(finite))} is not finite")
+        ids = tf.range(len(matrix)) if identifiers is None else tf.convert_to_tensor(identifiers)
+        if not (ids.dtype.is_integer or ids.dtype == tf.string):
+            raise ValueError(f"identifiers must be integers or strings, got {ids.dtype.name}")
+        if ids.shape.rank != 1 or ids.shape[0] != len(matrix):
+            raise ValueError(f"{len(matrix)} candidates need as many identifiers, got {ids.shape}")
+        if self.similarity == "cosine":
+            norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+            matrix = matrix / np.maximum(norms, np.float32(1e-12))
+        self._build(matrix)
+        self.set_identifiers(ids)
+        return self
+
+    def set_identifiers(self, identifiers: tf.Tensor) -> None:
+        """Sets what a search returns for each row: integers or strings [N]."""
+        self.identifiers = tf.Variable(identifiers, trainable=False, name="identifiers")
+
+    def call(self, queries: Any, k: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the best candidates of each query.
+
+        Args:
+            queries: Floats of any width [B, D].
+            k: Columns to return; by default the constructor's.
+
+        Returns:
+            Scores, float32 [B, k], and identifiers [B, k].
+
+        Raises:
+            ValueError: if nothing was indexed, or k is below 1.
+        """
+        k = self.k if k is None else k
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        size = self.size
+        queries = tf.cast(queries, tf.float32)
+        if self.similarity == "cosine":
+            queries = tf.math.l2_normalize(queries, axis=-1, epsilon=1e-24)
+        scores, rows = self._search(queries, min(k, size))
+        missing = k - tf.shape(scores)[1]
+        scores = tf.pad(scores, [[0, 0], [0, missing]], constant_values=PADDING_SCORE)
+        rows = tf.pad(rows, [[0, 0], [0, missing]], constant_values=-1)
+        scores, rows = tf.ensure_shape(scores, [None, k]), tf.ensure_shape(rows, [None, k])
+        found = rows >= 0
+        ids = tf.gather(self.identifiers, tf.maximum(rows, 0))
+        padding = tf.constant("" if ids.dtype == tf.string else -1, ids.dtype)
+        return tf.where(found, scores, PADDING_SCORE), tf.where(found, ids, padding)
+
+    def __call__(self, queries: Any, k: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Same as `call`."""
+        return self.call(queries, k)
+
+    def query_with_exclusions(
+        self, queries: Any, exclusions: tf.Tensor, k: int | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the best candidates of each query that it does not exclude.
+
+        Args:
+            queries: Floats [B, D].
+            exclusions: Identifiers [B, E] never to return; -1 or `""` where there is none.
+            k: Columns to return; by default the constructor's. The search fetches k + E.
+
+        Returns:
+            Scores, float32 [B, k], and identifiers [B, k].
+
+        Raises:
+            ValueError: if E is unknown when the graph is built.
+        """
+        k = self.k if k is None else k
+        width = exclusions.shape[1]
+        if width is None:
+            raise ValueError("exclusions must have a static second dimension, got [B, None]")
+        scores, ids = self.call(queries, k + width)
+        return exclude(scores, ids, exclusions, k)
+
+
+def exclude(
+    scores: tf.Tensor, identifiers: tf.Tensor, exclusions: tf.Tensor, k: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Drops excluded identifiers from a ranking and keeps its order.
+
+    Args:
+        scores: Floats [B, M], best first.
+        identifiers: [B, M], what the scores belong to.
+        exclusions: [B, E], of the identifiers' dtype.
+        k: Columns to keep, at most M.
+
+    Returns:
+        Scores [B, k] and identifiers [B, k]; `PADDING_SCORE` and -1 or `""` where none is left.
+    """
+    hit = tf.reduce_any(identifiers[:, :, None] == exclusions[:, None, :], axis=-1)
+    padding = tf.constant("" if identifiers.dtype == tf.string else -1, identifiers.dtype)
+    # top_k puts the lower column first among equal scores, so the order of the rest stays.
+    scores, columns = tf.math.top_k(tf.where(hit, PADDING_SCORE, scores), k=k)
+    identifiers = tf.gather(tf.where(hit, padding, identifiers), columns, batch_dims=1)
+    return scores, identifiers

@@ -1,0 +1,1 @@
+"""Tests of the library, the components, the pipeline and serving."""

@@ -33,7 +33,10 @@ def _load_scann_ops() -> None:
 
     import tensorflow as tf
 
-    package = Path(importlib.util.find_spec("scann").origin).parent
+    spec = importlib.util.find_spec("scann")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
     tf.load_op_library(str(package / "scann_ops" / "cc" / "_scann_ops.so"))
 
 

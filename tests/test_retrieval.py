@@ -156,6 +156,7 @@ def test_a_tiny_catalogue_gets_brute_force_and_the_reason(rows):
 def test_scann_meets_the_recall_target_from_its_smallest_catalogue_on(rows):
     chosen = retrieval.build_index(_matrix(rows), kind="scann", recall_target=0.95, max_k=84)
     assert isinstance(chosen.index, ScaNN)
+    assert chosen.approximate is not None
     assert chosen.approximate.recall >= 0.95
     assert chosen.exact.recall == 1.0
     assert chosen.exact.median_ms > 0

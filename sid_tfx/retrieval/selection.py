@@ -146,7 +146,7 @@ def build_index(
         Both indices, their measurements and the choice.
 
     Raises:
-        ValueError: if an argument is out of range, or `kind="scann"` and the catalogue is too small.
+        ValueError: if an argument is out of range, or ScaNN is asked of too small a catalogue.
 
     Example:
 

@@ -45,7 +45,7 @@ class TopK(tf.Module, abc.ABC):
             raise ValueError(f"similarity must be one of {_SIMILARITIES}, got '{similarity}'")
         self.k = k
         self.similarity = similarity
-        self.identifiers: tf.Variable | None = None
+        self._identifiers: tf.Variable | None = None
 
     @abc.abstractmethod
     def _build(self, candidates: np.ndarray) -> None:
@@ -72,14 +72,19 @@ class TopK(tf.Module, abc.ABC):
         """Takes over the tensors that `state` returned, identifiers aside."""
 
     @property
-    def size(self) -> int:
-        """Number of candidates.
+    def identifiers(self) -> tf.Variable:
+        """What a search returns for each row: integers or strings [N].
 
         Raises:
             ValueError: if nothing was indexed.
         """
-        if self.identifiers is None:
+        if self._identifiers is None:
             raise ValueError("the index is empty: call `index(candidates)` first")
+        return self._identifiers
+
+    @property
+    def size(self) -> int:
+        """Number of candidates; a ValueError where nothing was indexed."""
         return int(self.identifiers.shape[0])
 
     def index(self, candidates: Any, identifiers: Any = None) -> "TopK":
@@ -117,7 +122,7 @@ class TopK(tf.Module, abc.ABC):
 
     def set_identifiers(self, identifiers: tf.Tensor) -> None:
         """Sets what a search returns for each row: integers or strings [N]."""
-        self.identifiers = tf.Variable(identifiers, trainable=False, name="identifiers")
+        self._identifiers = tf.Variable(identifiers, trainable=False, name="identifiers")
 
     def call(self, queries: Any, k: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the best candidates of each query.

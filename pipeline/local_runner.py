@@ -1,4 +1,4 @@
-"""Runs the pipeline in this process and says, stage by stage, what was made and how long it took."""
+"""Runs the pipeline in this process and tells, stage by stage, what was made in what time."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ class LocalRunner(tfx_runner.IrBasedRunner):
         self._started = started
         self._finished = finished
 
-    def run_with_ir(
-        self, pipeline: pipeline_pb2.Pipeline, run_options: Any = None
-    ) -> list[Stage]:
+    def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: Any = None) -> list[Stage]:
         """Runs every node in topological order.
 
         Raises:
@@ -91,9 +89,7 @@ class LocalRunner(tfx_runner.IrBasedRunner):
                     pipeline_info=pipeline.pipeline_info,
                     pipeline_runtime_spec=pipeline.runtime_spec,
                     executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
-                    custom_driver_spec=runner_utils.extract_custom_driver_spec(
-                        deployment, node_id
-                    ),
+                    custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
                 ).launch()
             except Exception as error:
                 stage = Stage(node_id, time.monotonic() - begin, False, "", {}, error)

@@ -21,7 +21,7 @@ class RecommenderTrainerSpec(component_spec.ComponentSpec):
     """TrainerSpec plus `catalog` and `sid_blessing`."""
 
     PARAMETERS = standard_component_specs.TrainerSpec.PARAMETERS
-    INPUTS = {  # noqa: RUF012 - TFX's own form
+    INPUTS = {
         **standard_component_specs.TrainerSpec.INPUTS,
         "catalog": component_spec.ChannelParameter(type=SidCatalog),
         "sid_blessing": component_spec.ChannelParameter(type=SidBlessing),
@@ -32,7 +32,7 @@ class RecommenderTrainerSpec(component_spec.ComponentSpec):
 class Executor(trainer.Executor):
     """Checks the SID gate's verdict before it spends the time to train."""
 
-    def Do(  # noqa: N802 - TFX's name
+    def Do(
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],

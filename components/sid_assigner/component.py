@@ -15,15 +15,15 @@ from components.sid_assigner.executor import Executor
 class SidAssignerSpec(component_spec.ComponentSpec):
     """Inputs, outputs and parameters of SidAssigner."""
 
-    PARAMETERS = {  # noqa: RUF012 - TFX's own form
+    PARAMETERS = {
         "max_dedup": component_spec.ExecutionParameter(type=int),
         "alternatives": component_spec.ExecutionParameter(type=int),
     }
-    INPUTS = {  # noqa: RUF012
+    INPUTS = {
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "tokenizer": component_spec.ChannelParameter(type=standard_artifacts.Model),
     }
-    OUTPUTS = {  # noqa: RUF012
+    OUTPUTS = {
         "catalog": component_spec.ChannelParameter(type=SidCatalog),
     }
 

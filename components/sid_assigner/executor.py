@@ -79,7 +79,7 @@ def _lists(values: np.ndarray, dtype: pa.DataType) -> pa.FixedSizeListArray:
 class Executor(base_beam_executor.BaseBeamExecutor):
     """Encodes every ad, resolves collisions, writes the SidCatalog."""
 
-    def Do(  # noqa: N802 - TFX's name
+    def Do(
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],
@@ -109,7 +109,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 >> beam.io.ReadFromTFRecord(
                     os.path.join(artifact_utils.get_split_uri([examples], "all"), "*")
                 )
-                | "Batch" >> beam.BatchElements(min_batch_size=BATCH_ROWS, max_batch_size=BATCH_ROWS)
+                | "Batch"
+                >> beam.BatchElements(min_batch_size=BATCH_ROWS, max_batch_size=BATCH_ROWS)
                 | "Encode" >> beam.ParDo(EncodeAds(model_dir, alternatives))
                 | "Write"
                 >> beam.io.parquetio.WriteToParquetBatched(

@@ -21,18 +21,18 @@ from components.verdict import Check, write_verdict
 class SidEvaluatorSpec(component_spec.ComponentSpec):
     """Inputs, outputs and parameters of SidEvaluator."""
 
-    PARAMETERS = {  # noqa: RUF012 - TFX's own form
+    PARAMETERS = {
         "max_collision_share": component_spec.ExecutionParameter(type=float),
         "max_largest_group": component_spec.ExecutionParameter(type=int),
         "min_entropy_share": component_spec.ExecutionParameter(type=float),
         "min_coverage": component_spec.ExecutionParameter(type=float),
         "schema": component_spec.ExecutionParameter(type=str),
     }
-    INPUTS = {  # noqa: RUF012
+    INPUTS = {
         "catalog": component_spec.ChannelParameter(type=SidCatalog),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
     }
-    OUTPUTS = {  # noqa: RUF012
+    OUTPUTS = {
         "blessing": component_spec.ChannelParameter(type=SidBlessing),
     }
 
@@ -69,7 +69,7 @@ def checks(quality: dict[str, Any], ads: int, codebook_size: int, limits: dict[s
 class Executor(base_executor.BaseExecutor):
     """Measures, writes the evidence and the verdict."""
 
-    def Do(  # noqa: N802 - TFX's name
+    def Do(
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],

@@ -19,7 +19,7 @@ class TokenizerTrainerSpec(component_spec.ComponentSpec):
     """TrainerSpec plus `pairs`."""
 
     PARAMETERS = standard_component_specs.TrainerSpec.PARAMETERS
-    INPUTS = {  # noqa: RUF012 - TFX's own form
+    INPUTS = {
         **standard_component_specs.TrainerSpec.INPUTS,
         "pairs": component_spec.ChannelParameter(type=standard_artifacts.Examples),
     }

@@ -1,0 +1,93 @@
+"""One readable line about what a stage made, stock components included."""
+
+import os
+from collections.abc import Callable
+
+import tensorflow_data_validation as tfdv
+import tensorflow_model_analysis as tfma
+from google.protobuf.message import DecodeError
+from tfx import types
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_artifacts
+
+from pipeline.local_runner import Stage
+
+
+def line(stage: Stage) -> str:
+    """Says what a stage made: its own summary, else what its outputs show."""
+    if stage.summary:
+        return stage.summary
+    for artifacts in stage.outputs.values():
+        for artifact in artifacts:
+            describe = _DESCRIPTIONS.get(type(artifact))
+            if describe:
+                return describe(artifact)
+    return ""
+
+
+def anomalies(artifact: types.Artifact) -> dict[str, str]:
+    """Returns what ExampleValidator found: feature -> what is wrong with it."""
+    found: dict[str, str] = {}
+    for split in artifact_utils.decode_split_names(artifact.split_names):
+        path = os.path.join(artifact.uri, f"Split-{split}", "SchemaDiff.pb")
+        try:
+            report = tfdv.load_anomalies_binary(path)
+        except DecodeError as error:
+            raise ValueError(f"{path} is not an anomalies file: {error}") from None
+        for feature, info in sorted(report.anomaly_info.items()):
+            found[feature] = info.description
+    return found
+
+
+def overall_metrics(artifact: types.Artifact) -> dict[str, float]:
+    """Returns the Evaluator's metrics over all users: name -> value."""
+    result = tfma.load_eval_result(artifact.uri)
+    for slice_key, metrics in result.slicing_metrics:
+        if not slice_key:
+            return {name: value["doubleValue"] for name, value in metrics[""][""].items()}
+    return {}
+
+
+def _statistics(artifact: types.Artifact) -> str:
+    parts = []
+    for split in artifact_utils.decode_split_names(artifact.split_names):
+        path = os.path.join(artifact.uri, f"Split-{split}", "FeatureStats.pb")
+        statistics = tfdv.load_stats_binary(path).datasets[0]
+        parts.append(f"{statistics.num_examples:,} rows, {len(statistics.features)} columns")
+    return "; ".join(parts)
+
+
+def _anomalies(artifact: types.Artifact) -> str:
+    found = anomalies(artifact)
+    return "no anomalies" if not found else f"{len(found)} anomalies: {found}"
+
+
+def _transform(artifact: types.Artifact) -> str:
+    assets = os.path.join(artifact.uri, "transform_fn", "assets")
+    return f"{len(fileio.listdir(assets)) if fileio.exists(assets) else 0} vocabularies"
+
+
+def _evaluation(artifact: types.Artifact) -> str:
+    metrics = overall_metrics(artifact)
+    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()))
+
+
+def _pushed(artifact: types.Artifact) -> str:
+    if artifact.get_int_custom_property("pushed"):
+        return artifact.get_string_custom_property("pushed_destination")
+    return "NOT pushed"
+
+
+def _schema(artifact: types.Artifact) -> str:
+    path = os.path.join(artifact.uri, "schema.pbtxt")
+    return f"{len(tfdv.load_schema_text(path).feature)} columns"
+
+
+_DESCRIPTIONS: dict[type[types.Artifact], Callable[[types.Artifact], str]] = {
+    standard_artifacts.ExampleStatistics: _statistics,
+    standard_artifacts.ExampleAnomalies: _anomalies,
+    standard_artifacts.TransformGraph: _transform,
+    standard_artifacts.ModelEvaluation: _evaluation,
+    standard_artifacts.PushedModel: _pushed,
+    standard_artifacts.Schema: _schema,
+}

@@ -1,0 +1,1 @@
+"""Ingest of ads and events: any file format in, canonical raw tf.Examples out."""

@@ -1,0 +1,185 @@
+"""Beam search over a prefix trie: exact constraints, static shapes, one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from sid_tfx.decoding.trie import PrefixTrie
+
+# Stands for a log-probability of minus infinity or NaN, so that a live ad the model rules out
+# still ranks above "no ad", which alone is minus infinity.
+LOG_PROB_FLOOR = -1e9
+
+NextLogProbs = Callable[[int, tf.Tensor], tf.Tensor]
+
+
+class BeamResult(NamedTuple):
+    """What a search returns, best first.
+
+    Attributes:
+        rows: int32 `[B, K]`, catalogue rows, -1 past the last result.
+        scores: float32 `[B, K]`, log-probabilities, minus infinity past the last result.
+        count: int32 `[B]`, number of results.
+    """
+
+    rows: tf.Tensor
+    scores: tf.Tensor
+    count: tf.Tensor
+
+
+def beam_search(
+    next_log_probs: NextLogProbs,
+    trie: PrefixTrie,
+    beam_size: int,
+    k: int,
+    batch_size: int | tf.Tensor,
+    excluded_rows: tf.Tensor | None = None,
+) -> BeamResult:
+    """Finds the ads with the most probable codes among those that may be returned.
+
+    Level by level, the search extends every kept prefix by every code that leads to at least one
+    live ad that the request doesn't exclude, and keeps the `beam_size` best. Dead branches are
+    thus never kept: `k` results come back wherever `k` such ads exist and `beam_size >= k`. With
+    `beam_size` at least the number of ads the search is exhaustive.
+
+    Args:
+        next_log_probs: Called once per level as `next_log_probs(level, prefix)` with `prefix`
+            int32 `[B, W, level]`, the codes so far; returns float `[B, W, sizes[level]]`,
+            log-probabilities of the next code. `W` is static and differs between levels. Prefixes
+            of fewer than `W` live nodes are padded with arbitrary codes, whose result is ignored.
+        trie: The catalogue.
+        beam_size: Prefixes kept after each level.
+        k: Results per request.
+        batch_size: `B`, a number or a scalar tensor.
+        excluded_rows: Optional int32 `[B, E]`, catalogue rows not to return, -1 for padding.
+            Repeated rows are fine.
+
+    Returns:
+        A `BeamResult`. Ties keep the order of the codes.
+
+    Example:
+
+    >>> trie = PrefixTrie.build(np.array([[0, 1], [2, 0], [0, 3]]), sizes=(4, 4))
+    >>> uniform = lambda level, prefix: tf.zeros([1, prefix.shape[1], 4])
+    >>> beam_search(uniform, trie, 3, 3, 1, tf.constant([[2]])).rows.numpy().tolist()
+    [[0, 1, -1]]
+    """
+    if beam_size < 1 or k < 1:
+        raise ValueError(f"beam_size and k must be >= 1, got beam_size={beam_size}, k={k}.")
+    excluded = None if excluded_rows is None else _excluded_leaves(trie, excluded_rows)
+    ancestors = None if excluded is None else _ancestors(trie, excluded[0])
+
+    # From here on W is static in every tensor, which the reshapes below rely on.
+    nodes = tf.zeros([batch_size, 1], tf.int32)
+    scores = tf.zeros([batch_size, 1], tf.float32)
+    prefix = tf.zeros([batch_size, 1, 0], tf.int32)
+    width = 1
+    for level in range(trie.depth):
+        log_probs = tf.cast(next_log_probs(level, prefix), tf.float32)
+        log_probs = tf.reshape(log_probs, [-1, width, trie.sizes[level]])
+        # Written as a comparison so that NaN is floored too.
+        log_probs = tf.where(log_probs > LOG_PROB_FLOOR, log_probs, LOG_PROB_FLOOR)
+        children, codes, alive, step = _expand(trie, level, nodes, log_probs)
+        if excluded is not None and ancestors is not None:
+            alive -= _excluded_counts(trie, level, nodes, ancestors, excluded[1])
+        branch = trie.branch[level]
+        total = tf.where(alive > 0, scores[:, :, None] + step, float("-inf"))
+        last = level == trie.depth - 1
+        kept = min(k if last else beam_size, width * branch, trie.num_nodes[level + 1])
+        scores, best = tf.math.top_k(tf.reshape(total, [-1, width * branch]), k=kept)
+        nodes = _take(children, best)
+        if not last:
+            parent = _take_rows(prefix, best // branch)
+            prefix = tf.concat([parent, _take(codes, best)[:, :, None]], axis=2)
+        width = kept
+    found = scores > float("-inf")
+    rows = tf.where(found, tf.gather(trie.leaf_rows, nodes), -1)
+    padding = [[0, 0], [0, k - width]]
+    return BeamResult(
+        tf.pad(rows, padding, constant_values=-1),
+        tf.pad(scores, padding, constant_values=float("-inf")),
+        tf.reduce_sum(tf.cast(found, tf.int32), axis=1),
+    )
+
+
+def _expand(
+    trie: PrefixTrie, level: int, nodes: tf.Tensor, log_probs: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Children of `nodes`: ids, codes, live leaves and log-probabilities, `[B, W, branch]` each."""
+    branch, size = trie.branch[level], trie.sizes[level]
+    if level < trie.dense_depth:
+        codes = tf.broadcast_to(tf.range(branch), tf.shape(log_probs))
+        children = nodes[:, :, None] * size + tf.range(branch)
+        live = tf.gather(tf.reshape(trie.live[level + 1], [-1, size]), nodes)
+        return children, codes, live, log_probs
+    first = tf.gather(trie.first_child[level], nodes)[:, :, None]
+    end = tf.gather(trie.first_child[level], nodes + 1)[:, :, None]
+    children = first + tf.range(branch)
+    inside = children < end
+    children = tf.minimum(children, trie.num_nodes[level + 1] - 1)
+    codes = tf.cast(tf.gather(trie.codes[level + 1], children), tf.int32)
+    # A child past the end stands in as the last node of its depth: any node, for it isn't live.
+    live = tf.where(inside, tf.gather(trie.live[level + 1], children), 0)
+    beams = tf.range(tf.size(nodes)) * size
+    flat = tf.reshape(beams, tf.shape(first)) + codes
+    return children, codes, live, tf.gather(tf.reshape(log_probs, [-1]), flat)
+
+
+def _excluded_leaves(trie: PrefixTrie, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Leaves `[B, E]` of the excluded rows and 1 where one counts: valid, live, not a repeat."""
+    rows = tf.sort(tf.cast(rows, tf.int32), axis=1)
+    repeat = tf.pad(rows[:, 1:] == rows[:, :-1], [[0, 0], [1, 0]])[:, : tf.shape(rows)[1]]
+    valid = (rows >= 0) & (rows < trie.num_leaves) & ~repeat
+    leaves = tf.gather(trie.row_leaves, tf.clip_by_value(rows, 0, trie.num_leaves - 1))
+    live = tf.gather(trie.live[trie.depth], leaves)
+    return leaves, tf.where(valid, live, 0)
+
+
+def _ancestors(trie: PrefixTrie, leaves: tf.Tensor) -> list[tf.Tensor]:
+    """Nodes above the leaves, by depth, the leaves themselves last."""
+    nodes = [leaves]
+    for depth in range(trie.depth, 0, -1):
+        nodes.append(trie.parents(depth, nodes[-1]))
+    return nodes[::-1]
+
+
+def _excluded_counts(
+    trie: PrefixTrie,
+    level: int,
+    nodes: tf.Tensor,
+    ancestors: list[tf.Tensor],
+    weights: tf.Tensor,
+) -> tf.Tensor:
+    """Excluded live leaves under each child of `nodes`, int32 `[B, W, branch]`."""
+    branch = trie.branch[level]
+    above, below = ancestors[level], ancestors[level + 1]
+    if level < trie.dense_depth:
+        position = below - above * trie.sizes[level]
+    else:
+        position = below - tf.gather(trie.first_child[level], above)
+    # The excluded ads are few, the children many: find the beam each ad is under, then scatter.
+    batch, width = tf.shape(nodes)[0], tf.shape(nodes)[1]
+    under = above[:, :, None] == nodes[:, None, :]
+    beam = tf.argmax(under, axis=2, output_type=tf.int32)
+    weights = tf.where(tf.reduce_any(under, axis=2), weights, 0)
+    flat = (tf.range(batch)[:, None] * width + beam) * branch + position
+    counts = tf.scatter_nd(
+        tf.reshape(flat, [-1, 1]), tf.reshape(weights, [-1]), [batch * width * branch]
+    )
+    return tf.reshape(counts, [batch, width, branch])
+
+
+def _take(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """`values[b].ravel()[index[b, i]]` for values `[B, ...]` with static inner shape."""
+    size = values.shape[1:].num_elements()
+    return tf.gather(tf.reshape(values, [-1]), index + tf.range(tf.shape(index)[0])[:, None] * size)
+
+
+def _take_rows(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """`values[b, index[b, i], :]` for values `[B, W, n]`."""
+    width, inner = values.shape[1], values.shape[2]
+    rows = index + tf.range(tf.shape(index)[0])[:, None] * width
+    return tf.gather(tf.reshape(values, [tf.shape(values)[0] * width, inner]), rows)

@@ -1,0 +1,179 @@
+"""Beam search against exhaustive search, and the promises it makes to a request."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sid_tfx.decoding import PrefixTrie, beam_search
+
+pytestmark = pytest.mark.unit
+
+
+def table_model(tables, batch):
+    """A model whose next-code scores depend on the whole prefix, looked up in random tables."""
+
+    def next_log_probs(level, prefix):
+        key = tf.zeros(tf.shape(prefix)[:2], tf.int32)
+        for i in range(level):
+            key = key * tables[i].shape[-1] + prefix[:, :, i]
+        return tf.gather(tf.constant(tables[level]), key, batch_dims=1)
+
+    return next_log_probs
+
+
+def exhaustive(tables, codes):
+    """float32 [B, N]: every ad's log-probability."""
+    scores = np.zeros((tables[0].shape[0], len(codes)), np.float32)
+    key = np.zeros(len(codes), np.int64)
+    for level, table in enumerate(tables):
+        scores = scores + table[:, key, codes[:, level]]
+        key = key * table.shape[-1] + codes[:, level]
+    return scores
+
+
+@st.composite
+def problems(draw):
+    sizes = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=4)))
+    product = int(np.prod(sizes))
+    keys = draw(st.sets(st.integers(0, product - 1), min_size=1, max_size=40))
+    codes = np.stack(np.unravel_index(np.array(draw(st.permutations(sorted(keys)))), sizes), axis=1)
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    batch = draw(st.integers(1, 3))
+    tables, prefixes = [], 1
+    for size in sizes:
+        table = rng.normal(size=(batch, prefixes, size)).astype(np.float32)
+        # A model may rule codes out altogether.
+        table[rng.random(table.shape) < 0.1] = draw(st.sampled_from([0.0, -np.inf]))
+        tables.append(table)
+        prefixes *= size
+    live = rng.random(len(codes)) < draw(st.sampled_from([1.0, 0.7, 0.2]))
+    excluded = rng.integers(-1, len(codes), (batch, draw(st.integers(0, 12)))).astype(np.int32)
+    return codes.astype(np.int32), sizes, tables, live, excluded
+
+
+def allowed_mask(live, excluded):
+    mask = np.tile(live, (len(excluded), 1))
+    for b, rows in enumerate(excluded):
+        mask[b, rows[rows >= 0]] = False
+    return mask
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems(), st.integers(1, 45))
+def test_equals_exhaustive_search_when_the_beam_covers_the_catalogue(problem, k):
+    codes, sizes, tables, live, excluded = problem
+    trie = PrefixTrie.build(codes, sizes)
+    trie.set_live(live)
+    batch = len(excluded)
+    rows, scores, count = beam_search(
+        table_model(tables, batch), trie, len(codes), k, batch, tf.constant(excluded)
+    )
+    truth = np.maximum(exhaustive([np.maximum(t, -1e9) for t in tables], codes), -4e9)
+    truth = np.where(allowed_mask(live, excluded), truth, -np.inf)
+    want = -np.sort(-truth, axis=1)[:, :k]
+    assert rows.shape == (batch, k)
+    np.testing.assert_allclose(scores[:, : want.shape[1]], want, rtol=1e-5, atol=1e-5)
+    for b in range(batch):
+        n = int(count[b])
+        assert n == min(k, int(np.isfinite(truth[b]).sum()))
+        found = rows.numpy()[b]
+        assert (found[n:] == -1).all()
+        np.testing.assert_allclose(truth[b, found[:n]], scores.numpy()[b, :n], rtol=1e-5, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems(), st.integers(1, 12), st.integers(0, 6))
+def test_a_narrow_beam_keeps_its_promises(problem, k, extra):
+    codes, sizes, tables, live, excluded = problem
+    trie = PrefixTrie.build(codes, sizes)
+    trie.set_live(live)
+    batch = len(excluded)
+    rows, scores, count = beam_search(
+        table_model(tables, batch), trie, k + extra, k, batch, tf.constant(excluded)
+    )
+    mask = allowed_mask(live, excluded)
+    for b in range(batch):
+        n = int(count[b])
+        found = rows.numpy()[b, :n]
+        # K results wherever K ads may be returned and the beam is at least K wide.
+        assert n == min(k, int(mask[b].sum()))
+        assert len(set(found.tolist())) == n
+        assert mask[b, found].all()
+        assert (np.diff(scores.numpy()[b, :n]) <= 1e-5).all()
+
+
+def toy():
+    """Two levels of three codes; the best first code has the worst ads."""
+    codes = np.array([[0, 0], [0, 1], [1, 0], [2, 1], [2, 2]])
+    first = np.log([[0.5, 0.3, 0.2]]).astype(np.float32)[:, None, :]
+    second = np.log([[[0.6, 0.1, 0.3], [0.9, 0.05, 0.05], [0.1, 0.2, 0.7]]], dtype=np.float32)
+    return PrefixTrie.build(codes, (3, 3)), [first, second]
+
+
+def test_toy_logits_with_a_known_answer():
+    trie, tables = toy()
+    rows, scores, count = beam_search(table_model(tables, 1), trie, 3, 5, 1)
+    assert rows.numpy().tolist() == [[0, 2, 4, 1, 3]]
+    np.testing.assert_allclose(np.exp(scores), [[0.30, 0.27, 0.14, 0.05, 0.04]], rtol=1e-5)
+    assert count.numpy().tolist() == [5]
+
+
+def test_a_beam_of_one_is_greedy():
+    trie, tables = toy()
+    rows, _, count = beam_search(table_model(tables, 1), trie, 1, 3, 1)
+    assert rows.numpy().tolist() == [[0, 1, -1]]
+    assert count.numpy().tolist() == [2]
+
+
+def test_exclusions_prune_before_the_beam_is_cut():
+    trie, tables = toy()
+    # With both ads under code 0 excluded, a beam of one must not waste itself on code 0.
+    result = beam_search(table_model(tables, 1), trie, 1, 1, 1, tf.constant([[1, 0, 0, -1, 99]]))
+    assert result.rows.numpy().tolist() == [[2]]
+
+
+def test_switched_off_ads_never_appear():
+    trie, tables = toy()
+    trie.set_live(np.array([False, False, False, True, True]))
+    result = beam_search(table_model(tables, 1), trie, 3, 5, 1, tf.constant([[0, 4]]))
+    assert result.rows.numpy().tolist() == [[3, -1, -1, -1, -1]]
+    trie.set_live(np.zeros(5, bool))
+    assert beam_search(table_model(tables, 1), trie, 3, 2, 1).count.numpy().tolist() == [0]
+
+
+def test_nan_from_a_model_still_gives_catalogue_ads():
+    trie, _ = toy()
+    result = beam_search(
+        lambda level, prefix: tf.fill([1, prefix.shape[1], 3], np.nan), trie, 5, 5, 1
+    )
+    assert sorted(result.rows.numpy()[0].tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_one_graph_for_any_batch_with_no_catalogue_constant():
+    rng = np.random.default_rng(0)
+    codes = np.unique(rng.integers(0, 32, (3000, 3)), axis=0)
+    trie = PrefixTrie.build(codes, (32, 32, 32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.int32)])
+    def search(excluded):
+        batch = tf.shape(excluded)[0]
+        model = lambda level, prefix: tf.zeros([batch, prefix.shape[1], 32])  # noqa: E731
+        return beam_search(model, trie, 20, 10, batch, excluded)
+
+    for batch in (1, 7):
+        result = search(np.full((batch, 4), -1, np.int32))
+        assert result.rows.shape == (batch, 10)
+        assert (result.count.numpy() == 10).all()
+    graph = search.get_concrete_function().graph.as_graph_def()
+    assert graph.ByteSize() < 200_000
+    trie.set_live(np.arange(len(codes)) >= len(codes) - 3)
+    assert search(np.full((1, 4), -1, np.int32)).count.numpy().tolist() == [3]
+
+
+@pytest.mark.parametrize(("beam", "k"), [(0, 1), (1, 0)])
+def test_sizes_must_be_positive(beam, k):
+    trie, tables = toy()
+    with pytest.raises(ValueError, match="must be >= 1"):
+        beam_search(table_model(tables, 1), trie, beam, k, 1)

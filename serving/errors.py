@@ -1,0 +1,42 @@
+"""The one error the server raises inside and answers with outside."""
+
+from __future__ import annotations
+
+import grpc
+import tensorflow as tf
+
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class ServingError(Exception):
+    """A request or a load that cannot be served.
+
+    Args:
+        code: the gRPC status code that TF Serving answers with in this case.
+        message: the sentence that goes on the wire.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def number(self) -> int:
+        """The code as `tensorflow.error.Code` has it; both enumerations agree by design."""
+        return int(self.code.value[0])
+
+
+def invalid_argument(message: str) -> ServingError:
+    """An error that says the request, not the server, is wrong."""
+    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def from_exception(error: Exception) -> ServingError:
+    """Any exception of a load or a run as a `ServingError`, TensorFlow's own codes kept."""
+    if isinstance(error, ServingError):
+        return error
+    if isinstance(error, tf.errors.OpError):
+        code = _BY_NUMBER.get(error.error_code, grpc.StatusCode.UNKNOWN)
+        return ServingError(code, error.message)
+    return ServingError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")

@@ -1,0 +1,110 @@
+"""What a Predict request does to a servable; knows nothing of gRPC transport.
+
+The checks, their order and their messages follow TF Serving's `predict_util.cc`. Stricter in one
+place: a wrong shape is refused by name before the graph runs, where TF Serving leaves it to the
+ops, some of which accept it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow_serving.apis import predict_pb2
+
+from serving.errors import ServingError, from_exception, invalid_argument
+from serving.servable import DEFAULT_SIGNATURE, Servable, Signature
+from serving.tensors import shape_of, to_array, to_proto
+
+MAX_TENSOR_BYTES = 256 * 1024 * 1024
+
+
+def predict(servable: Servable, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+    """Answers a Predict request on this servable; the model and version it names are not read.
+
+    Raises:
+        ServingError: with TF Serving's code and message.
+    """
+    key = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(key)
+    if signature is None:
+        raise ServingError(
+            grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{key}" not found.'
+        )
+    inputs = _inputs(signature, request.inputs)
+    outputs = _outputs(signature, request.output_filter)
+    try:
+        values = servable.run(key, inputs, outputs)
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        raise from_exception(error) from error
+    response = predict_pb2.PredictResponse()
+    response.model_spec.name = request.model_spec.name
+    response.model_spec.signature_name = key
+    response.model_spec.version.value = servable.version
+    for alias, value in zip(outputs, values, strict=True):
+        response.outputs[alias].CopyFrom(to_proto(value))
+    return response
+
+
+def _braces(names: Iterable[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"
+
+
+def _inputs(signature: Signature, given: Mapping[str, TensorProto]) -> dict[str, np.ndarray]:
+    names, wanted = set(given), set(signature.inputs)
+    if len(names) != len(wanted):
+        raise invalid_argument(
+            f"input size does not match signature: {len(names)}!={len(wanted)} "
+            f"len({_braces(names)}) != len({_braces(wanted)}). "
+            f"Sent extra: {_braces(names - wanted)}. "
+            f"Missing but required: {_braces(wanted - names)}."
+        )
+    arrays = {}
+    for alias in sorted(names):
+        port = signature.inputs.get(alias)
+        if port is None:
+            raise invalid_argument(
+                f"input tensor alias not found in signature: {alias}. "
+                f"Inputs expected to be in the set {_braces(wanted)}."
+            )
+        proto = given[alias]
+        if proto.dtype != port.dtype.as_datatype_enum:
+            raise invalid_argument(
+                f"Expects arg[{list(signature.inputs).index(alias)}] to be {port.dtype.name} but "
+                f"{_dtype_name(proto.dtype)} is provided, for input: {alias}"
+            )
+        try:
+            shape = shape_of(proto)
+            if not port.accepts(shape):
+                raise invalid_argument(
+                    f"Expects input {alias} to be of shape {list(port.shape or ())} "
+                    f"but {list(shape)} is provided"
+                )
+            arrays[alias] = to_array(proto, MAX_TENSOR_BYTES)
+        except ValueError as error:
+            raise invalid_argument(f"tensor parsing error: {alias}: {error}") from error
+    return arrays
+
+
+def _dtype_name(number: int) -> str:
+    try:
+        return str(tf.dtypes.as_dtype(number).name)
+    except TypeError:
+        return f"dtype {number}"
+
+
+def _outputs(signature: Signature, output_filter: Iterable[str]) -> list[str]:
+    outputs: list[str] = []
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            raise invalid_argument(
+                f"output tensor alias not found in signature: {alias} "
+                f"Outputs expected to be in the set {_braces(signature.outputs)}."
+            )
+        if alias in outputs:
+            raise invalid_argument(f"duplicate output tensor alias: {alias}")
+        outputs.append(alias)
+    return outputs or list(signature.outputs)

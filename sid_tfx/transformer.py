@@ -1,0 +1,136 @@
+"""The transformer block of the encoder and of the summary decoder, with seeded weights."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class SeededLayers:
+    """Makes layers whose initial weights depend on one seed and on nothing global.
+
+    Args:
+        seed: The seed; each layer made gets the next number of its stream.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def seed(self) -> int:
+        """Returns the stream's next seed."""
+        return int(self._rng.integers(2**31))
+
+    def dense(self, units: int, **kwargs: Any) -> keras.layers.Dense:
+        """Returns a dense layer, Glorot uniform."""
+        initializer = keras.initializers.GlorotUniform(seed=self.seed())
+        return keras.layers.Dense(units, kernel_initializer=initializer, **kwargs)
+
+    def embedding(self, rows: int, units: int, **kwargs: Any) -> keras.layers.Embedding:
+        """Returns an embedding table, normal with deviation 0.05."""
+        initializer = keras.initializers.RandomNormal(stddev=0.05, seed=self.seed())
+        return keras.layers.Embedding(rows, units, embeddings_initializer=initializer, **kwargs)
+
+    def dropout(self, rate: float) -> keras.layers.Dropout:
+        """Returns a dropout layer."""
+        return keras.layers.Dropout(rate, seed=self.seed())
+
+
+@keras.saving.register_keras_serializable(package="sid_tfx")
+class TransformerBlock(keras.layers.Layer):
+    """Pre-norm transformer block whose queries may be only the last tokens.
+
+    Args:
+        dim: Size of a token.
+        heads: Attention heads; divides `dim`.
+        queries: How many of the last tokens are computed; None for all.
+        dropout: Dropout rate.
+        seed: Seed of initial weights and dropout.
+
+    Raises:
+        ValueError: `heads` does not divide `dim`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        queries: int | None = None,
+        dropout: float = 0.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if dim % heads:
+            raise ValueError(f"heads must divide dim, got heads={heads} and dim={dim}.")
+        self.dim = dim
+        self.heads = heads
+        self.queries = queries
+        self.rate = dropout
+        self.seed = seed
+        make = SeededLayers(seed)
+        self.attention_norm = keras.layers.LayerNormalization(epsilon=1e-5)
+        self.query = make.dense(dim, use_bias=False)
+        self.key_value = make.dense(2 * dim, use_bias=False)
+        self.attention_out = make.dense(dim)
+        self.mlp_norm = keras.layers.LayerNormalization(epsilon=1e-5)
+        # ReLU: the exact GELU costs as much as the matrix product before it on a CPU.
+        self.mlp_in = make.dense(4 * dim, activation="relu")
+        self.mlp_out = make.dense(dim)
+        self.attention_dropout = make.dropout(dropout)
+        self.mlp_dropout = make.dropout(dropout)
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the variables."""
+        if self.built:
+            return
+        shape = (None, None, self.dim)
+        for layer in (self.attention_norm, self.mlp_norm, self.query, self.key_value):
+            layer.build(shape)
+        self.attention_out.build(shape)
+        self.mlp_in.build(shape)
+        self.mlp_out.build((None, None, 4 * self.dim))
+        self.built = True
+
+    def _split(self, tokens: Any) -> Any:
+        """Reshapes `[B, T, dim]` to `[B, T, heads, dim / heads]`."""
+        shape = (-1, tokens.shape[1], self.heads, self.dim // self.heads)
+        return ops.reshape(tokens, shape)
+
+    def call(self, tokens: Any, attention_mask: Any, training: bool | None = None) -> Any:
+        """Maps tokens `[B, T, dim]` to `[B, queries, dim]`.
+
+        Args:
+            tokens: float `[B, T, dim]`, T static.
+            attention_mask: bool `[B or 1, T, T]`, True where a row's token sees a column's.
+            training: Whether dropout is on.
+        """
+        normed = self.attention_norm(tokens)
+        states, asking = tokens, normed
+        if self.queries is not None:
+            states, asking = tokens[:, -self.queries :], normed[:, -self.queries :]
+            attention_mask = attention_mask[:, -self.queries :]
+        key, value = ops.split(self.key_value(normed), 2, axis=-1)
+        attended = ops.dot_product_attention(
+            self._split(self.query(asking)),
+            self._split(key),
+            self._split(value),
+            mask=attention_mask[:, None],
+        )
+        attended = ops.reshape(attended, (-1, states.shape[1], self.dim))
+        attended = self.attention_out(attended)
+        states = states + self.attention_dropout(attended, training=training)
+        hidden = self.mlp_out(self.mlp_in(self.mlp_norm(states)))
+        return states + self.mlp_dropout(hidden, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "heads": self.heads,
+            "queries": self.queries,
+            "dropout": self.rate,
+            "seed": self.seed,
+        }

@@ -114,6 +114,13 @@ def test_exclusions_match_the_oracle(make, k):
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("make", [BruteForce, _full_search], ids=["brute_force", "scann"])
+def test_vectors_are_what_was_indexed(make):
+    index = make().index(_matrix())
+    rows = np.array([[5, 0], [59, 5]], dtype=np.int32)
+    np.testing.assert_array_equal(index.vectors(rows), _matrix()[rows])
+
+
 def test_cosine_ignores_lengths():
     candidates = _matrix()
     scaled = candidates * np.linspace(0.1, 9, N, dtype=np.float32)[:, None]

@@ -27,6 +27,10 @@ class BruteForce(TopK):
         scores = tf.matmul(queries, self.candidates, transpose_b=True)
         return tf.math.top_k(scores, k=k)
 
+    def vectors(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns the indexed vectors, [..., D], of int32 rows [...]."""
+        return tf.gather(self.candidates, rows)
+
     def is_exact(self) -> bool:
         """Returns True."""
         return True

@@ -129,6 +129,11 @@ class ScaNN(TopK):
         # Where the partitions that were read hold too few candidates, ScaNN says (NaN, row 0).
         return scores, tf.where(tf.math.is_nan(scores), -1, rows)
 
+    def vectors(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns the indexed vectors, [..., D], of int32 rows [...]."""
+        assert self.layer is not None
+        return tf.gather(self.layer._serialized_searcher.dataset, rows)
+
     def is_exact(self) -> bool:
         """Returns False."""
         return False

@@ -56,6 +56,10 @@ class TopK(tf.Module, abc.ABC):
         """Returns scores and rows, [B, <= k] each, best first; row -1 where nothing was found."""
 
     @abc.abstractmethod
+    def vectors(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns the indexed vectors, [..., D], of int32 rows [...]."""
+
+    @abc.abstractmethod
     def is_exact(self) -> bool:
         """Whether the results are the true nearest neighbours."""
 

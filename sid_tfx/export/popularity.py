@@ -1,0 +1,73 @@
+"""The ranking for a request that tells nothing about its user."""
+
+import numpy as np
+import tensorflow as tf
+
+from sid_tfx.retrieval.topk import PADDING_SCORE, exclude
+
+
+class Popularity(tf.Module):
+    """Ads by how often training events name them; equal counts by catalogue row.
+
+    Args:
+        counts: Training events of each catalogue row, `(N,)`, not negative.
+
+    Raises:
+        ValueError: The counts are no vector of finite non-negative numbers.
+
+    Example:
+
+    >>> popularity = Popularity(np.array([3, 9, 0]))
+    >>> rows, scores = popularity.top(tf.constant([[1, -1]]), k=2, live=tf.constant([True] * 3))
+    >>> rows.numpy().tolist()
+    [[0, 2]]
+    """
+
+    def __init__(self, counts: np.ndarray) -> None:
+        super().__init__(name="popularity")
+        values = np.asarray(counts, dtype=np.float64)
+        if values.ndim != 1 or not len(values):
+            raise ValueError(f"popularity must be one count per ad, got shape {values.shape}.")
+        if not np.isfinite(values).all() or (values < 0).any():
+            row = int(np.flatnonzero(~(np.isfinite(values) & (values >= 0)))[0])
+            raise ValueError(f"popularity of row {row} is {values[row]}; counts must be >= 0.")
+        # Smoothed by one, so that an ad without events keeps a finite logarithm.
+        shares = np.log((values + 1) / (values.sum() + len(values)))
+        order = np.argsort(-values, kind="stable").astype(np.int32)
+        self.counts = _variable(values.astype(np.float32), "counts")
+        self.log_shares = _variable(shares.astype(np.float32), "log_shares")
+        self.order = _variable(order, "order")
+
+    def of(self, rows: tf.Tensor) -> tf.Tensor:
+        """Training events of int32 rows, float32 of the same shape; 0 where a row is negative."""
+        return tf.where(rows >= 0, tf.gather(self.counts, tf.maximum(rows, 0)), 0.0)
+
+    def top(self, excluded_rows: tf.Tensor, k: int, live: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the k most popular ads that a request may see.
+
+        Args:
+            excluded_rows: int32 [B, E], catalogue rows not to return; -1 where there is none. E is
+                static.
+            k: Ads to return.
+            live: bool [N] by catalogue row: whether the ad may be returned at all.
+
+        Returns:
+            Rows, int32 [B, k], -1 past the last; scores, float32 [B, k], the log of the ad's share
+            of training events, `PADDING_SCORE` past the last.
+        """
+        width = k + excluded_rows.shape[1]
+        order = tf.boolean_mask(self.order, tf.gather(live, self.order))[:width]
+        missing = width - tf.size(order)
+        scores = tf.pad(
+            tf.gather(self.log_shares, order), [[0, missing]], constant_values=PADDING_SCORE
+        )
+        order = tf.pad(order, [[0, missing]], constant_values=-1)
+        shape = tf.stack([tf.shape(excluded_rows)[0], width])
+        scores, rows = exclude(
+            tf.broadcast_to(scores, shape), tf.broadcast_to(order, shape), excluded_rows, k
+        )
+        return rows, scores
+
+
+def _variable(values: np.ndarray, name: str) -> tf.Variable:
+    return tf.Variable(values, trainable=False, name=name)

@@ -1,0 +1,88 @@
+"""Writes a servable as a SavedModel."""
+
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.io import gfile
+
+from sid_tfx.export.servable import Servable
+
+MANIFEST_FILE = os.path.join("assets.extra", "sid_tfx.json")
+_FORMAT_VERSION = 1
+
+
+def signatures(servable: Servable) -> dict[str, tf.types.experimental.ConcreteFunction]:
+    """Traces every signature of a servable with its fixed wire shapes, batch first."""
+    limits = servable.limits
+
+    def spec(name: str, dtype: tf.DType, *shape: int) -> tf.TensorSpec:
+        return tf.TensorSpec([None, *shape], dtype, name=name)
+
+    def trace(method: Any, *specs: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
+        return tf.function(method, autograph=False).get_concrete_function(*specs)
+
+    history = spec("history", tf.string, limits.max_history)
+    examples = spec("examples", tf.string)
+    recommend = trace(servable.recommend, history)
+    return {
+        "serving_default": recommend,
+        "recommend": recommend,
+        "recommend_filtered": trace(
+            servable.recommend_filtered,
+            history,
+            spec("exclude_ad_ids", tf.string, limits.max_exclude),
+            spec("filter_seen", tf.bool),
+            spec("mode", tf.string),
+        ),
+        "encode_ads": trace(servable.encode_ads, examples),
+        "similar_ads": trace(servable.similar_ads, spec("ad_ids", tf.string)),
+        "similar_to_embedding": trace(
+            servable.similar_to_embedding, spec("embedding", tf.float32, servable.embedding_dim)
+        ),
+        "evaluate": trace(servable.evaluate, examples),
+    }
+
+
+def save(
+    servable: Servable, path: str | os.PathLike[str], extra: dict[str, Any] | None = None
+) -> None:
+    """Writes a servable as a SavedModel that TF Serving, sessions and TensorFlow 2 load.
+
+    Beside it, `assets.extra/sid_tfx.json` says what the servable was made from.
+
+    Args:
+        servable: What to save.
+        path: Directory of the SavedModel.
+        extra: Further JSON-able entries of that file, e.g. fingerprints of the models.
+
+    Example:
+
+    >>> save(servable, "servable/1")
+    >>> loaded = tf.saved_model.load("servable/1")
+    >>> loaded.signatures["similar_ads"](ad_ids=tf.constant(["ad-1"]))["ad_ids"]
+    """
+    path = os.fspath(path)
+    tf.saved_model.save(servable, path, signatures=signatures(servable))
+    manifest = {
+        "format_version": _FORMAT_VERSION,
+        "ads": servable.ads.size,
+        "levels": servable.levels,
+        "embedding_dim": servable.embedding_dim,
+        "index": servable.index.kind,
+        "default_mode": servable.default_mode,
+        "limits": servable.limits.to_dict(),
+        "fingerprints": servable.fingerprints,
+        **(extra or {}),
+    }
+    file = os.path.join(path, MANIFEST_FILE)
+    gfile.makedirs(os.path.dirname(file))
+    with gfile.GFile(file, "w") as out:
+        out.write(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads the file that `save` wrote beside a SavedModel."""
+    with gfile.GFile(os.path.join(os.fspath(path), MANIFEST_FILE)) as file:
+        return json.loads(file.read())

@@ -28,7 +28,7 @@ _STOCK_INPUTS = {
 class Executor(executor.GenericExecutor):
     """GenericExecutor that also hands over `custom_config["inputs"]`: input key -> artifact URI."""
 
-    def _GetFnArgs(  # noqa: N802 - TFX's name
+    def _GetFnArgs(
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],
@@ -43,7 +43,7 @@ class Executor(executor.GenericExecutor):
         fn_args.custom_config = {**(fn_args.custom_config or {}), "inputs": inputs}
         return fn_args
 
-    def Do(  # noqa: N802 - TFX's name
+    def Do(
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],

@@ -23,7 +23,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key, the value and what is allowed."""
+    """A configuration that cannot be used; says the key, the value and what is allowed."""
 
 
 class _Section(BaseModel):
@@ -38,7 +38,9 @@ class TableConfig(_Section):
         default_factory=dict, description="canonical column: the file's own column name"
     )
     category_separator: str = Field(" > ", description="splits category_path where it is text")
-    max_rejected_share: Share = Field(0.01, description="rejected rows past this share stop the run")
+    max_rejected_share: Share = Field(
+        0.01, description="rejected rows past this share stop the run"
+    )
 
 
 class DataConfig(_Section):
@@ -46,7 +48,9 @@ class DataConfig(_Section):
 
     ads: TableConfig = TableConfig()
     events: TableConfig = TableConfig()
-    max_text_bytes: PositiveInt = Field(20_000, description="longer text is trimmed, never rejected")
+    max_text_bytes: PositiveInt = Field(
+        20_000, description="longer text is trimmed, never rejected"
+    )
     split: Literal["leave_one_out", "global_time", "all"] = "leave_one_out"
 
 
@@ -89,12 +93,10 @@ class TokenizerConfig(_Section):
 
     levels: Annotated[int, Field(ge=1, le=8)] = 3
     codebook_size: Annotated[int, Field(ge=2, le=65_536)] = 256
-    epochs: PositiveInt = 12
+    epochs: PositiveInt = 30
     batch_pairs: PositiveInt = 256
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    max_pairs_per_epoch: PositiveInt = Field(
-        60_000, description="pairs sampled anew each epoch; bounds the epoch on a large log"
-    )
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 

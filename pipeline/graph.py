@@ -19,7 +19,7 @@ from tfx.proto import pusher_pb2, transform_pb2
 from tfx.types import BaseChannel
 
 from components.composer import Composer
-from components.example_gen import ads_gen, events_gen
+from components.example_gen.component import ads_gen, events_gen
 from components.index_builder import IndexBuilder
 from components.interaction_builder import InteractionBuilder
 from components.recommender_trainer import RecommenderTrainer
@@ -104,7 +104,12 @@ def create_pipeline(
         schema=columns.schema.to_json(),
         limits=config.sid_gate.model_dump(),
     )
-    index_builder = IndexBuilder(catalog=catalog, seed=config.seed, **config.index.model_dump())
+    index_builder = IndexBuilder(
+        catalog=catalog,
+        max_k=config.servable.max_k,
+        seed=config.seed,
+        **config.index.model_dump(),
+    )
     recommender = RecommenderTrainer(
         examples=data.sequences,
         catalog=catalog,
@@ -176,8 +181,8 @@ def create_pipeline(
 
 
 def _data(config: Config, columns: Columns) -> Data:
-    ads = ads_gen(columns.ads_directory, columns.ads_pattern, columns.ads)
-    events = events_gen(columns.events_directory, columns.events_pattern, columns.events)
+    ads = ads_gen(config.data.ads.path, columns.ads)
+    events = events_gen(config.data.events.path, columns.events)
     checked = {
         "Ads": (ads, columns.ads_schema_file),
         "Events": (events, columns.events_schema_file),

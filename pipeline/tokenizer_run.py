@@ -1,6 +1,5 @@
 """TokenizerTrainer's `run_fn`: transformed ads and Swing pairs in, a trained SidTokenizer out."""
 
-import json
 import os
 import time
 
@@ -8,13 +7,15 @@ import keras
 import numpy as np
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.dsl.io import fileio
 
-from pipeline.feature_sizes import feature_sizes
-from pipeline.training_log import history_summary, make_deterministic
+from pipeline.preprocessing import feature_sizes
+from pipeline.training import history_summary, make_deterministic, progress
+from sid_tfx.bundle import save_bundle
+from sid_tfx.callbacks import CollapseGuard
+from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.datasets.records import read_features, read_pairs
 from sid_tfx.features import AdSchema
-from sid_tfx.tokenizer import fit_tokenizer, save_tokenizer
+from sid_tfx.tokenizer import SidTokenizer
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -31,33 +32,42 @@ def run_fn(fn_args: FnArgs) -> None:
 
     ad_ids, features = read_features(fn_args.train_files, schema)
     pairs = read_pairs(os.path.join(fn_args.custom_config["inputs"]["pairs"], "Split-train", "*"))
-    pair_rows = np.stack(
-        [np.searchsorted(ad_ids, pairs.triggers), np.searchsorted(ad_ids, pairs.targets)], axis=1
-    )
-    started = time.monotonic()
-    tokenizer, history = fit_tokenizer(
-        features,
-        pair_rows,
-        schema=schema,
-        sizes=feature_sizes(tft.TFTransformOutput(fn_args.transform_graph_path), schema),
+    rows = np.searchsorted(ad_ids, np.stack([pairs.triggers, pairs.targets], axis=1))
+    tokenizer = SidTokenizer(
+        schema,
+        feature_sizes(tft.TFTransformOutput(fn_args.transform_graph_path), schema),
         levels=settings["levels"],
         codebook_size=settings["codebook_size"],
-        epochs=settings["epochs"],
-        batch_pairs=settings["batch_pairs"],
-        learning_rate=settings["learning_rate"],
-        max_pairs_per_epoch=settings["max_pairs_per_epoch"],
         seed=seed,
-        callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir)],
         **settings["arguments"],
     )
-    seconds = time.monotonic() - started
-    save_tokenizer(
+    tokenizer.compile(
+        keras.optimizers.AdamW(
+            settings["learning_rate"],
+            weight_decay=settings["weight_decay"],
+            global_clipnorm=1.0,
+        )
+    )
+    begin = time.monotonic()
+    history = tokenizer.fit(
+        PairBatches(features, rows, pairs.scores, settings["batch_pairs"], seed),
+        epochs=settings["epochs"],
+        callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir), CollapseGuard()],
+        verbose=progress(),
+    )
+    save_bundle(
         tokenizer,
         fn_args.serving_model_dir,
         {
-            "summary": f"{len(ad_ids):,} ads, {len(pair_rows):,} pairs, {history_summary(history)}",
-            "train_seconds": seconds,
+            "summary": f"{len(ad_ids):,} ads, {len(rows):,} pairs, {history_summary(history)}",
+            "train_seconds": time.monotonic() - begin,
+            "history": {
+                name: [float(v) for v in values] for name, values in history.history.items()
+            },
+            "levels": tokenizer.levels,
+            "codebook_size": tokenizer.codebook_size,
+            "embedding_dim": tokenizer.embedding_dim,
+            "schema": schema.to_dict(),
+            "sizes": tokenizer.sizes.to_dict(),
         },
     )
-    with fileio.open(os.path.join(fn_args.model_run_dir, "history.json"), "w") as file:
-        json.dump(history.history, file)

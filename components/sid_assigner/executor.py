@@ -1,6 +1,5 @@
 """Encodes ads shard by shard with Beam, then resolves collisions over the codes alone."""
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -38,9 +37,9 @@ class EncodeAds(beam.DoFn):
     def setup(self) -> None:
         """Loads the tokenizer once per worker."""
         # Imported in the worker: the driver program needs neither Keras nor TensorFlow for this.
-        from sid_tfx.tokenizer import load_tokenizer
+        from sid_tfx.bundle import load_bundle
 
-        self._tokenizer = load_tokenizer(self._model_dir)
+        self._tokenizer, _ = load_bundle(self._model_dir)
 
     def process(self, records: list[bytes]) -> Iterator[pa.Table]:
         """Encodes one batch."""
@@ -58,7 +57,9 @@ class EncodeAds(beam.DoFn):
             for name, values in features.items()
         }
         encoded = self._tokenizer.encode(padded, batch_size=BATCH_ROWS)
-        ranked = np.asarray(self._tokenizer.ranked_codes(padded, self._alternatives))
+        ranked = np.asarray(
+            self._tokenizer.quantizer.ranked_codes(encoded["z"], self._alternatives)
+        )
         rows = len(records)
         yield pa.table(
             {
@@ -86,16 +87,15 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Runs the Beam pass and builds the catalogue."""
+        from sid_tfx.bundle import read_metadata
         from sid_tfx.catalog import SidCatalog
-        from sid_tfx.metrics.sid_quality import sid_quality
 
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         tokenizer_uri = artifact_utils.get_single_uri(input_dict["tokenizer"])
         catalog_artifact = artifact_utils.get_single_instance(output_dict["catalog"])
         model_dir = os.path.join(tokenizer_uri, "Format-Serving")
-        with fileio.open(os.path.join(model_dir, "metadata.json")) as file:
-            metadata = json.load(file)
+        metadata = read_metadata(model_dir)
         alternatives = exec_properties["alternatives"]
         levels = metadata["levels"]
 
@@ -135,14 +135,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         )
         catalog.save(catalog_artifact.uri)
         io_utils.delete_dir(scratch)
-        quality = sid_quality(_matrix(encoded["codes"], levels), metadata["codebook_size"])
         catalog_artifact.ads = len(catalog.ad_ids)
         catalog_artifact.levels = levels
         catalog_artifact.codebook_size = metadata["codebook_size"]
         set_summary(
             catalog_artifact,
-            f"{len(catalog.ad_ids):,} ads, {quality['distinct_sids']:,} distinct SIDs, "
-            f"{quality['collision_share']:.2%} in collision groups",
+            f"{len(catalog.ad_ids):,} ads, {catalog.quality['distinct_sids']:,} distinct SIDs, "
+            f"{catalog.quality['collision_share']:.2%} in collision groups",
         )
 
 

@@ -92,7 +92,9 @@ class Executor(base_executor.BaseExecutor):
             path_only = AdSchema(category_depth=schema.category_depth)
             split = artifact_utils.get_split_uri([examples], "all")
             ad_ids, features = read_features(os.path.join(split, "*"), path_only)
-            categories = features["category"][np.searchsorted(ad_ids, catalog.ad_ids)]
+            path = features["category"][np.searchsorted(ad_ids, catalog.ad_ids)]
+            deepest = np.maximum(np.count_nonzero(path, axis=1) - 1, 0)
+            categories = path[np.arange(len(path)), deepest]
         quality = sid_quality(catalog.codes, catalog.codebook_size, categories)
         io_utils.write_string_file(
             os.path.join(blessing.uri, "quality.json"), json.dumps(quality, indent=2) + "\n"
@@ -107,7 +109,7 @@ class Executor(base_executor.BaseExecutor):
         set_summary(
             blessing,
             f"{outcome}; collisions {quality['collision_share']:.2%}, "
-            f"entropy {quality['entropy_nats']:.3f} nats of at most {quality['max_entropy_nats']:.3f}",
+            f"entropy {quality['entropy_nats']:.4f} nats",
         )
 
 

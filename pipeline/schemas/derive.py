@@ -1,5 +1,6 @@
 """A run's data schema: the curated one, fitted to the columns that its ads have."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -28,7 +29,9 @@ def read_curated(name: str) -> schema_pb2.Schema:
     return text_format.Parse((folder / f"{name}.pbtxt").read_text(), schema_pb2.Schema())
 
 
-def derive_schema(curated: schema_pb2.Schema, ad_schema: AdSchema) -> schema_pb2.Schema:
+def derive_schema(
+    curated: schema_pb2.Schema, ad_schema: AdSchema, also_text: Sequence[str] = ()
+) -> schema_pb2.Schema:
     """Fits the curated schema of ads to the columns that are used.
 
     A column that is curated keeps its rules; any other gets those of its kind: one text or
@@ -37,7 +40,8 @@ def derive_schema(curated: schema_pb2.Schema, ad_schema: AdSchema) -> schema_pb2
 
     Args:
         curated: `read_curated("ads")`.
-        ad_schema: The columns in use.
+        ad_schema: The columns that models read.
+        also_text: Further text columns in the data, such as a title kept for people to read.
 
     Returns:
         The schema of the raw tf.Examples, features in the order of their names.
@@ -45,7 +49,7 @@ def derive_schema(curated: schema_pb2.Schema, ad_schema: AdSchema) -> schema_pb2
     Raises:
         ValueError: A column is used as another type than it is curated as.
     """
-    wanted = dict.fromkeys(_KEPT, schema_pb2.BYTES)
+    wanted = dict.fromkeys((*_KEPT, *also_text), schema_pb2.BYTES)
     wanted |= dict.fromkeys((*ad_schema.text, *ad_schema.categorical), schema_pb2.BYTES)
     wanted |= dict.fromkeys((*ad_schema.numeric, *ad_schema.dense), schema_pb2.FLOAT)
     if ad_schema.category_depth:

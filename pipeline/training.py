@@ -1,4 +1,6 @@
-"""What both run functions do around `fit`: seeding, and one line about how it went."""
+"""What both run functions do around `fit`: seeding, the progress bar, one line about how it went."""
+
+import sys
 
 import keras
 import tensorflow as tf
@@ -8,6 +10,11 @@ def make_deterministic(seed: int) -> None:
     """Seeds Python, NumPy and the backend, and asks TensorFlow for deterministic kernels."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
+
+
+def progress() -> int:
+    """Keras' `verbose`: a progress bar where a person watches, nothing in a log."""
+    return 1 if sys.stdout.isatty() else 0
 
 
 def history_summary(history: keras.callbacks.History) -> str:

@@ -1,0 +1,216 @@
+"""The command line: run, serve, query, evaluate, compile, sample.
+
+Exit codes: 0 done; 1 something broke; 2 the command or the configuration is wrong; 3 a stage or a
+gate refused, and the last lines say why.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from components.refusal import Refused
+from pipeline.config import Config, ConfigError, load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REFUSED = 3
+console = Console()
+
+
+class Cli(click.Group):
+    """Turns the two expected kinds of trouble into one sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from error
+        except Refused as error:
+            console.print(f"[red]Refused[/red]: {escape(str(error))}", soft_wrap=True)
+            sys.exit(REFUSED)
+
+
+def configured(command: Callable) -> Callable:
+    """Adds the options that name a configuration and hands the command a `Config`."""
+    for option in reversed(
+        [
+            click.option("--config", "config_path", type=click.Path(dir_okay=False),
+                         help="A YAML file such as configs/sample.yaml."),
+            click.option("--ads", default="", help="Ads: a file or a glob. Default: the sample."),
+            click.option("--events", default="", help="Events: a file or a glob."),
+            click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+                         help="Override one key, e.g. --set tokenizer.levels=4."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def read_config(
+    config_path: str | None, ads: str, events: str, overrides: tuple[str, ...]
+) -> Config:
+    """Reads the configuration; without input files it is the simulated sample's."""
+    paths = [
+        f"data.{name}.path={path}" for name, path in (("ads", ads), ("events", events)) if path
+    ]
+    config = load_config(config_path, [*paths, *overrides])
+    given = [bool(config.data.ads.path), bool(config.data.events.path)]
+    if given == [False, False]:
+        from pipeline.sample import sample_files
+
+        sample = sample_files(Path(config.run.root).absolute() / "sample")
+        config = load_config(
+            config_path,
+            [*overrides, f"data.ads.path={sample.ads}", f"data.events.path={sample.events}"],
+        )
+    elif not all(given):
+        raise ConfigError("ads and events belong together: give both --ads and --events")
+    return config
+
+
+@click.group(cls=Cli, context_settings={"show_default": True, "max_content_width": 100})
+def cli() -> None:
+    """Semantic IDs for ads: one pipeline from raw ads and events to TF Serving."""
+
+
+@cli.command()
+@configured
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write the run's summary here.")  # fmt: skip
+@click.option("--then-query", is_flag=True,
+              help="Serve the pushed version and print recommendations.")  # fmt: skip
+def run(json_path: Path | None, then_query: bool, **options: Any) -> None:
+    """Runs the pipeline here: raw ads and events in, a pushed servable out."""
+    from pipeline.console import ConsoleReporter, log_to_file, print_outcome
+
+    config = read_config(**options)
+    console.print(f"ads:    {config.data.ads.path}", soft_wrap=True, highlight=False)
+    console.print(f"events: {config.data.events.path}", soft_wrap=True, highlight=False)
+    log_to_file(config.home / "run.log")
+    from pipeline.run import run as run_pipeline
+
+    summary = run_pipeline(config, ConsoleReporter(console))
+    if json_path:
+        summary.save(json_path)
+    print_outcome(console, summary, command_options(**options))
+    if not summary.pushed:
+        sys.exit(REFUSED)
+    if then_query:
+        from pipeline.showcase import show_recommendations
+
+        show_recommendations(config, console)
+
+
+def command_options(
+    config_path: str | None, ads: str, events: str, overrides: tuple[str, ...]
+) -> str:
+    """The options of this run, to be repeated in the next commands."""
+    parts = [f"--config {config_path}"] if config_path else []
+    parts += [f"--ads {ads}"] if ads else []
+    parts += [f"--events {events}"] if events else []
+    parts += [f"--set {override}" for override in overrides]
+    return " ".join(parts)
+
+
+@cli.command()
+@configured
+@click.option("--flavour", type=click.Choice(["portable", "scann"]), default="portable")
+@click.option("--port", default=8500)
+def serve(flavour: str, port: int, **options: Any) -> None:
+    """Serves what the last run pushed, until interrupted."""
+    config = read_config(**options)
+    base = config.push_directory / flavour / "sid_tfx"
+    if not base.is_dir():
+        raise ConfigError(f"{base} has no pushed version; run `python pipeline.py run` first")
+    console.print(f"serving {base} on port {port}; stop with Ctrl-C", soft_wrap=True)
+    command = [sys.executable, "-m", "serving", "--model_base_path", str(base), "--port", str(port)]
+    os.execv(command[0], command)
+
+
+@cli.command()
+@configured
+@click.option("--target", default="localhost:8500", help="host:port of a model server.")
+@click.option("--history", default="", help="Ad ids, oldest first, separated by commas.")
+@click.option("--user", default=0, help="Without --history: the n-th test user of the last run.")
+@click.option("--k", default=5)
+@click.option("--mode", type=click.Choice(["generative", "hybrid"]), default="generative")
+@click.option("--filter-seen", is_flag=True, help="Leave out ads of the history.")
+def query(
+    target: str, history: str, user: int, k: int, mode: str, filter_seen: bool, **options: Any
+) -> None:
+    """Asks a running server for recommendations and prints them with titles."""
+    from pipeline.showcase import query_server
+
+    config = read_config(**options)
+    query_server(
+        config,
+        console,
+        target,
+        history=[ad for ad in history.split(",") if ad],
+        user=user,
+        k=k,
+        mode=mode,
+        filter_seen=filter_seen,
+    )
+
+
+@cli.command()
+@configured
+@click.option("--target", type=click.Choice(["kubeflow"]), default="kubeflow")
+@click.option("--image", default="sid-tfx:latest", help="Container image with this package.")
+@click.option("--pipeline-root", default="/pipeline", help="Bucket or volume for artifacts.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
+              default=Path("sid_tfx_pipeline.yaml"))  # fmt: skip
+def compile(target: str, image: str, pipeline_root: str, output: Path, **options: Any) -> None:
+    """Writes the Kubeflow v2 pipeline (spec 2.1) as YAML."""
+    from pipeline.kubeflow_runner import compile_pipeline
+
+    config = read_config(**options)
+    compile_pipeline(config, image=image, pipeline_root=pipeline_root, output=output)
+    console.print(f"{target} pipeline: {output}", soft_wrap=True)
+
+
+@cli.group()
+def evaluate() -> None:
+    """Measures on held-out users; prints a table and writes flat records with --json."""
+
+
+@evaluate.command("recommender")
+@configured
+@click.option("--through", type=click.Choice(["grpc", "process"]), default="grpc",
+              help="Ask the pushed servable over gRPC, or in this process.")  # fmt: skip
+@click.option("--users", default=0, help="Test users, from the first on; 0 takes all.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path))
+def evaluate_recommender(through: str, users: int, json_path: Path | None, **options: Any) -> None:
+    """The pushed servable beside popularity and item kNN, one protocol, plain and filtered."""
+    from pipeline.evaluate import evaluate_servable, write_records
+
+    config = read_config(**options)
+    records = evaluate_servable(config, console, through=through, users=users)
+    if json_path:
+        write_records(records, json_path)
+
+
+@cli.command()
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/sample")
+)
+def sample(out: Path) -> None:
+    """Writes the built-in sample: a simulated ad market."""
+    from pipeline.sample import sample_files
+
+    files = sample_files(out)
+    console.print(f"{files.ads}\n{files.events}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    cli(prog_name="python pipeline.py")

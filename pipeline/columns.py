@@ -1,0 +1,139 @@
+"""Which columns a run uses: the configuration held against what the files have."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from components.example_gen.sniff import Sniffed, sniff_columns
+from components.example_gen.spec import IngestSpec
+from pipeline.config import Config, ConfigError
+from pipeline.schemas.derive import derive_schema, read_curated, write_schema
+from sid_tfx.features import AdSchema
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """What is read, and by which rules.
+
+    Attributes:
+        schema: The ad columns that models read.
+        ads: How ads are ingested.
+        events: How events are ingested.
+        ads_schema_file: Data schema of the raw ads, for ImportSchemaGen.
+        events_schema_file: The same of the events.
+    """
+
+    schema: AdSchema
+    ads: IngestSpec
+    events: IngestSpec
+    ads_schema_file: Path
+    events_schema_file: Path
+
+
+def resolve(config: Config, schema_directory: Path | None = None) -> Columns:
+    """Looks at the head of both inputs and settles every open question of the configuration.
+
+    Args:
+        config: The run's configuration; `data.ads.path` and `data.events.path` are set.
+        schema_directory: Where the data schemas are written; `<home>/schemas` by default.
+
+    Raises:
+        Refused: An input is missing, empty or lacks a mandatory column.
+        ConfigError: The configuration names a column that the ads lack.
+    """
+    data = config.data
+    sniffed = sniff_columns(
+        data.ads.path,
+        "ads",
+        data.ads.columns,
+        category_separator=data.ads.category_separator,
+    )
+    sniff_columns(data.events.path, "events", data.events.columns)
+    schema = _ad_schema(config, sniffed)
+    shared = {"max_text_bytes": data.max_text_bytes}
+    ads = IngestSpec.for_ads(
+        schema,
+        also_text=[column for column in ("title",) if column in sniffed.columns],
+        columns=data.ads.columns,
+        category_separator=data.ads.category_separator,
+        max_rejected_share=data.ads.max_rejected_share,
+        **shared,
+    )
+    events = IngestSpec(
+        "events",
+        columns=data.events.columns,
+        max_rejected_share=data.events.max_rejected_share,
+        **shared,
+    )
+    directory = schema_directory or config.home / "schemas"
+    return Columns(
+        schema,
+        ads,
+        events,
+        _write("ads", derive_schema(read_curated("ads"), _with_titles(schema, ads)), directory),
+        _write("events", read_curated("events"), directory),
+    )
+
+
+def _ad_schema(config: Config, sniffed: Sniffed) -> AdSchema:
+    features = config.features
+    text = {
+        column: tokens
+        for column, tokens in features.text_tokens.items()
+        if column in sniffed.columns
+    }
+    categorical = _chosen("categorical", features.categorical, sniffed)
+    numeric = _chosen("numeric", features.numeric, sniffed)
+    dense = sniffed.dense if features.dense is None else dict(features.dense)
+    for column in dense:
+        _require("dense", column, sniffed)
+    depth = min(features.category_depth, sniffed.category_depth)
+    summarized = bool({"summary", "advertiser"} & set(sniffed.columns)) or depth > 0
+    try:
+        return AdSchema(
+            text=text,
+            categorical=tuple(column for column in categorical if column not in text),
+            category_depth=depth,
+            numeric=numeric,
+            dense={column: size for column, size in dense.items() if size},
+            summary_tokens=features.summary_tokens if summarized else 0,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"{config.data.ads.path}: {error} It has {', '.join(sorted(sniffed.columns))}."
+        ) from None
+
+
+def _chosen(kind: str, wanted: list[str] | None, sniffed: Sniffed) -> tuple[str, ...]:
+    if wanted is None:
+        return sniffed.names(kind)
+    for column in wanted:
+        _require(kind, column, sniffed)
+    return tuple(wanted)
+
+
+def _require(kind: str, column: str, sniffed: Sniffed) -> None:
+    if column not in sniffed.columns:
+        raise ConfigError(
+            f"features.{kind} names {column!r}, which the ads lack; they have "
+            f"{', '.join(sorted(sniffed.columns))}"
+        )
+
+
+def _with_titles(schema: AdSchema, ads: IngestSpec) -> AdSchema:
+    """The data schema lists what is ingested: titles are kept for people even if no model reads."""
+    extra = {column: 1 for column in ads.text if column not in schema.text and column != "summary"}
+    return dataclasses.replace(schema, text={**schema.text, **extra})
+
+
+def _write(name: str, schema: object, directory: Path) -> Path:
+    # The content names the file: TFX caches by path, so another schema needs another path.
+    digest = hashlib.sha256(text_format.MessageToString(schema).encode()).hexdigest()[:12]
+    path = directory / f"{name}-{digest}.pbtxt"
+    if not path.exists():
+        write_schema(schema, path)
+    return path

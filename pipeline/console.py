@@ -1,0 +1,96 @@
+"""What a person at the terminal reads while a run goes and when it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+
+from pipeline.local_runner import Stage
+from pipeline.run import Summary
+
+_NAME_WIDTH = 19
+
+
+class ConsoleReporter:
+    """Prints one line per stage: name, seconds, what it made."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._status: Status | None = None
+
+    def started(self, name: str) -> None:
+        """Shows the running stage where the terminal can."""
+        if self._console.is_terminal:
+            self._status = self._console.status(f"{name} ...")
+            self._status.start()
+
+    def finished(self, stage: Stage, line: str) -> None:
+        """Prints the stage's line."""
+        if self._status:
+            self._status.stop()
+        seconds = "cached" if stage.cached else f"{stage.seconds:6.1f} s"
+        mark = "[red]x[/red]" if stage.error else "[green]+[/green]"
+        self._console.print(
+            f"{mark} {stage.name:<{_NAME_WIDTH}} {seconds:>8}  {escape(line)}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def log_to_file(path: Path) -> None:
+    """Sends the libraries' logs and warnings to a file, so that the terminal stays readable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="w")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from absl import logging as absl_logging
+
+    absl_logging.use_python_logging(quiet=True)
+
+
+def metrics_table(metrics: dict[str, float]) -> Table:
+    """The held-out metrics of the pushed servable."""
+    table = Table(title="Held-out test users, through the servable", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in sorted(metrics.items()):
+        table.add_row(name.replace("_at_", "@"), f"{value:,.4g}")
+    return table
+
+
+def print_outcome(console: Console, summary: Summary, command: str) -> None:
+    """Says where everything lies and what to try next, or what was refused and why."""
+    console.print(
+        f"\n{len(summary.stages)} stages in {summary.total_seconds:.0f} s, "
+        f"peak memory {summary.peak_rss_mb / 1024:.1f} GiB",
+        highlight=False,
+    )
+    if not summary.pushed:
+        for sentence in summary.refusals:
+            console.print(f"[red]Refused[/red]: {escape(sentence)}.", soft_wrap=True)
+        return
+    console.print(metrics_table(summary.metrics))
+    for flavour, path in summary.servables.items():
+        console.print(f"servable ({flavour}): {path}", soft_wrap=True, highlight=False)
+    console.print(f"metrics:  {summary.home}/last_run.json", soft_wrap=True, highlight=False)
+    console.print(f"metadata: {summary.home}/metadata.sqlite", soft_wrap=True, highlight=False)
+    console.print(f"log:      {summary.home}/run.log", soft_wrap=True, highlight=False)
+    console.print("\nTry next:", highlight=False)
+    for suggestion in (
+        f"python pipeline.py serve {command}",
+        f"python pipeline.py query {command} --user 0",
+        f"python pipeline.py evaluate recommender {command} --through grpc",
+    ):
+        console.print(f"  {suggestion}", soft_wrap=True, highlight=False)

@@ -1,0 +1,165 @@
+"""One pipeline run on this machine: stages in, a summary out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+from tfx.types import standard_artifacts
+
+from components.refusal import Refused
+from components.verdict import read_verdict
+from pipeline import stage_lines
+from pipeline.columns import resolve
+from pipeline.config import Config
+from pipeline.graph import FLAVOURS, MODEL_NAME, create_pipeline
+from pipeline.local_runner import LocalRunner, Stage, StageFailed
+
+SUMMARY_FILE = "last_run.json"
+
+
+class Reporter(Protocol):
+    """Who is told about the run as it goes."""
+
+    def started(self, name: str) -> None:
+        """A stage begins."""
+
+    def finished(self, stage: Stage, line: str) -> None:
+        """A stage ended; `line` says what it made."""
+
+
+@dataclasses.dataclass
+class Summary:
+    """What a run did; `to_records` is what `--json` writes.
+
+    Attributes:
+        stages: Every stage in order.
+        total_seconds: Wall time of all stages.
+        peak_rss_mb: Largest resident memory of this process, MiB.
+        metrics: Held-out metrics of the pushed servable, by name.
+        refusals: Sentences of every gate that said no; empty after a push.
+        servables: Flavour -> pushed version directory.
+        home: Folder of the run.
+        examples: URI of the raw ads, for titles.
+    """
+
+    stages: list[dict[str, Any]]
+    total_seconds: float
+    peak_rss_mb: float
+    metrics: dict[str, float]
+    refusals: list[str]
+    servables: dict[str, str]
+    home: str
+    examples: dict[str, str]
+
+    @property
+    def pushed(self) -> bool:
+        """Whether every flavour was pushed."""
+        return not self.refusals and set(self.servables) == set(FLAVOURS)
+
+    def save(self, path: Path) -> None:
+        """Writes the summary as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, home: Path) -> Summary:
+        """Reads the summary of the last run below a home folder.
+
+        Raises:
+            FileNotFoundError: Nothing ran there.
+        """
+        return cls(**json.loads((home / SUMMARY_FILE).read_text()))
+
+
+def run(config: Config, reporter: Reporter) -> Summary:
+    """Runs the pipeline and writes `<home>/last_run.json`.
+
+    Raises:
+        Refused: A stage refused; the message says why.
+        StageFailed: A stage broke.
+    """
+    home = config.home
+    columns = resolve(config)
+    pipeline = create_pipeline(
+        config, columns, str(home / "artifacts"), str(home / "metadata.sqlite")
+    )
+
+    def finished(stage: Stage) -> None:
+        reporter.finished(stage, "" if stage.error else stage_lines.line(stage))
+
+    begin = time.monotonic()
+    try:
+        stages = LocalRunner(reporter.started, finished).run(pipeline)
+    except StageFailed as failure:
+        refusal = next((error for error in _causes(failure) if isinstance(error, Refused)), None)
+        if refusal is not None:
+            raise Refused(f"{failure.stage.name}: {refusal}") from failure
+        raise
+    summary = _summarize(stages, time.monotonic() - begin, home)
+    summary.save(home / SUMMARY_FILE)
+    return summary
+
+
+def serving_directory(config: Config, flavour: str) -> Path:
+    """The folder of numbered versions that a model server watches."""
+    return config.push_directory / flavour / MODEL_NAME
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _summarize(stages: list[Stage], seconds: float, home: Path) -> Summary:
+    metrics: dict[str, float] = {}
+    servables: dict[str, str] = {}
+    refusals: list[str] = []
+    examples: dict[str, str] = {}
+    for stage in stages:
+        for key, artifacts in stage.outputs.items():
+            for artifact in artifacts:
+                if isinstance(artifact, standard_artifacts.ModelEvaluation):
+                    metrics = stage_lines.overall_metrics(artifact)
+                elif isinstance(artifact, standard_artifacts.InfraBlessing):
+                    verdict = read_verdict(artifact.uri)
+                    refusals += [c.sentence for c in verdict.checks if not c.ok]
+                elif isinstance(artifact, standard_artifacts.PushedModel):
+                    destination = artifact.get_string_custom_property("pushed_destination")
+                    if artifact.get_int_custom_property("pushed"):
+                        servables[Path(destination).parent.parent.name] = destination
+                elif isinstance(artifact, standard_artifacts.Examples):
+                    examples[f"{stage.name}.{key}"] = artifact.uri
+    return Summary(
+        stages=[
+            {
+                "stage": stage.name,
+                "seconds": round(stage.seconds, 2),
+                "cached": stage.cached,
+                "made": stage_lines.line(stage),
+            }
+            for stage in stages
+        ],
+        total_seconds=round(seconds, 2),
+        peak_rss_mb=round(_peak_rss_mb(), 1),
+        metrics=metrics,
+        refusals=list(dict.fromkeys(refusals)),
+        servables=servables,
+        home=str(home),
+        examples=examples,
+    )
+
+
+def _peak_rss_mb() -> float:
+    # ru_maxrss is in KiB on Linux and in bytes on macOS; psutil has no peak on Linux.
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 if psutil.LINUX else 1024 * 1024)

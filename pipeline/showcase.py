@@ -1,0 +1,132 @@
+"""Recommendations for people: a server's answers over gRPC, printed with titles."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import portpicker
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import Config, ConfigError
+from pipeline.run import Summary, serving_directory
+from serving.client import RecommenderClient
+from sid_tfx.datasets.records import read_sequences
+
+_START_SECONDS = 120.0
+_SHOWN_HISTORY = 3
+
+
+def show_recommendations(config: Config, console: Console, users: int = 3, k: int = 5) -> None:
+    """Starts a model server on what was pushed and prints what it recommends to test users."""
+    with model_server(serving_directory(config, "portable"), config.home / "server.log") as target:
+        console.print(f"\nmodel server on {target} (gRPC, TF Serving's API)", highlight=False)
+        for user in range(users):
+            query_server(config, console, target, history=[], user=user, k=k)
+
+
+@contextlib.contextmanager
+def model_server(base: Path, log: Path) -> Iterator[str]:
+    """Runs `python -m serving` on a folder of versions; yields its target once it serves."""
+    port = portpicker.pick_unused_port()
+    target = f"localhost:{port}"
+    command = [sys.executable, "-m", "serving", "--model_base_path", str(base)]
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), "--host", "localhost"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        )
+        try:
+            with RecommenderClient(target) as client:
+                _wait(client, process, log)
+            yield target
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait(client: RecommenderClient, process: subprocess.Popen, log: Path) -> None:
+    """Waits for AVAILABLE, but not for a server that has already died."""
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            client.wait_until_available(timeout=5)
+            return
+        except Exception as error:
+            if process.poll() is not None:
+                raise RuntimeError(f"the model server ended; see {log}") from error
+            if time.monotonic() > deadline:
+                raise
+
+
+def query_server(
+    config: Config,
+    console: Console,
+    target: str,
+    history: Sequence[str],
+    user: int,
+    k: int,
+    mode: str = "generative",
+    filter_seen: bool = False,
+) -> None:
+    """Asks for one history, or for the n-th test user's, and prints ads with their titles.
+
+    Raises:
+        ConfigError: Nothing ran under this configuration, or it has no such user.
+    """
+    try:
+        summary = Summary.load(config.home)
+    except FileNotFoundError:
+        raise ConfigError(f"{config.home} has no run; `python pipeline.py run` first") from None
+    name = "given history"
+    if not history:
+        sequences = read_sequences(
+            f"{summary.examples['InteractionBuilder.sequences']}/Split-test/*"
+        )
+        if not 0 <= user < len(sequences.histories):
+            raise ConfigError(f"--user must be in [0, {len(sequences.histories)}), got {user}")
+        history = sequences.histories[user].tolist()
+        name = f"user {sequences.user_ids[user]}"
+    with RecommenderClient(target) as client:
+        begin = time.perf_counter()
+        if mode == "generative" and not filter_seen:
+            answer = client.recommend(history, k=k)
+        else:
+            answer = client.recommend_filtered(history, k=k, mode=mode, filter_seen=filter_seen)
+        milliseconds = 1000 * (time.perf_counter() - begin)
+    shown = list(history[-_SHOWN_HISTORY:])
+    titles = read_titles(summary.examples["AdsGen.examples"], {*shown, *answer.ad_ids})
+    console.print(f"\n[bold]{name}[/bold], newest of {len(history)} ads seen:", highlight=False)
+    for ad in shown:
+        console.print(f"  {ad}  {titles.get(ad, '')}", highlight=False, soft_wrap=True)
+    table = Table("rank", "ad", "semantic ID", "score", "title", box=None)
+    for rank, ad in enumerate(answer.ads, start=1):
+        sid = "-".join(str(code) for code in ad.sid)
+        table.add_row(str(rank), ad.ad_id, sid, f"{ad.score:.3f}", titles.get(ad.ad_id, ""))
+    console.print(table)
+    console.print(f"answered in {milliseconds:.1f} ms", highlight=False)
+
+
+def read_titles(examples_uri: str, wanted: set[str]) -> dict[str, str]:
+    """Reads the titles of some ads from AdsGen's output; an ad without one is absent."""
+    spec = {
+        "ad_id": tf.io.FixedLenFeature([], tf.string),
+        "title": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    }
+    files = sorted(tf.io.gfile.glob(f"{examples_uri}/Split-all/*"))
+    dataset = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(4096)
+    found = {}
+    for batch in dataset.map(lambda records: tf.io.parse_example(records, spec)):
+        for ad, title in zip(batch["ad_id"].numpy(), batch["title"].numpy(), strict=True):
+            if ad.decode() in wanted:
+                found[ad.decode()] = title.decode()
+    return found

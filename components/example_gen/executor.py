@@ -119,11 +119,11 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
 
     _uri: str
 
-    def GetInputSourceToExamplePTransform(self) -> beam.PTransform:  # noqa: N802
+    def GetInputSourceToExamplePTransform(self) -> beam.PTransform:
         """Not used: several outputs a file need `GenerateExamplesByBeam`."""
         raise NotImplementedError("the pipeline is built in GenerateExamplesByBeam")
 
-    def GenerateExamplesByBeam(  # noqa: N802
+    def GenerateExamplesByBeam(
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
     ) -> dict[str, beam.PCollection]:
         """Builds the pipeline; the base class writes the returned split."""
@@ -159,7 +159,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         } | "Quarantine" >> quarantine.WriteQuarantine(self._uri)
         return {SPLIT: examples}
 
-    def Do(  # noqa: N802
+    def Do(
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],

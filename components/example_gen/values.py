@@ -83,7 +83,7 @@ def category_path(value: Any, separator: str, max_bytes: int) -> list[str] | Non
         value = _string(value)
     if isinstance(value, str):
         if value.lstrip().startswith("["):
-            value = _json_list(value)
+            value = json_list(value)
         else:
             value = value.split(separator.strip() or separator)
     if not isinstance(value, (list, tuple, np.ndarray)):
@@ -124,7 +124,7 @@ def vector(value: Any, size: int) -> np.ndarray | None:
     if value is None or _is_nan(value):
         return None
     if isinstance(value, (str, bytes)):
-        value = _json_list(value)
+        value = json_list(value)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         value = [value]
     if not isinstance(value, (list, tuple, np.ndarray)):
@@ -183,7 +183,7 @@ def timestamp(value: Any, earliest: int, latest: int) -> int:
     return seconds
 
 
-def _json_list(value: Any) -> list[Any]:
+def json_list(value: Any) -> list[Any]:
     """A list that a text format holds as JSON, or as numbers between blanks, `,` or `;`."""
     string = _string(value) or ""
     try:

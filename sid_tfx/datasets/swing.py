@@ -4,6 +4,7 @@ Source: Yang et al., "Large Scale Product Graph Construction for Recommendation 
 (2020), in the form QuaSID (arXiv 2603.00632) mines its trigger-target pairs with.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -177,7 +178,7 @@ def _blocks(entries: np.ndarray) -> list[tuple[int, int]]:
     bucket = (np.cumsum(entries) - entries) // _MAX_ENTRIES
     cuts = np.flatnonzero(np.diff(bucket)) + 1
     edges = [0, *cuts.tolist(), len(entries)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def _ranges(lengths: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Events to user sequences with their split, and to Swing pairs."""

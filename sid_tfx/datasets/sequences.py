@@ -1,0 +1,280 @@
+"""User sequences: splits without leakage, batches of whole histories for training."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sequences:
+    """Histories of different lengths in one flat array.
+
+    Args:
+        offsets: int64 `(S + 1,)`; history `i` is `rows[offsets[i]:offsets[i + 1]]`.
+        rows: int32 `(E,)` catalogue rows, oldest first within a history.
+        timestamps: int64 `(E,)`, Unix seconds.
+    """
+
+    offsets: np.ndarray
+    rows: np.ndarray
+    timestamps: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 `(S,)`."""
+        return np.diff(self.offsets)
+
+    def padded(self, length: int, index: np.ndarray | None = None) -> np.ndarray:
+        """The newest `length` ads as int32 `(S, length)` of row + 1, zeros on the right.
+
+        Args:
+            length: Columns.
+            index: Which histories; all by default.
+        """
+        chosen = np.arange(len(self)) if index is None else np.asarray(index)
+        ends = self.offsets[chosen + 1]
+        starts = np.maximum(self.offsets[chosen], ends - length)
+        position = starts[:, None] + np.arange(length)
+        inside = position < ends[:, None]
+        if not len(self.rows):
+            return np.zeros(position.shape, np.int32)
+        picked = self.rows[np.minimum(position, len(self.rows) - 1)]
+        return np.where(inside, picked + 1, 0).astype(np.int32)
+
+    def popularity(self, num_ads: int) -> np.ndarray:
+        """int64 `(num_ads,)`: events per catalogue row."""
+        return np.bincount(self.rows, minlength=num_ads)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """One target per user, with everything the user did before it.
+
+    Args:
+        users: `(U,)` user ids, sorted.
+        inputs: The `U` histories.
+        targets: int32 `(U,)` catalogue rows.
+        target_timestamps: int64 `(U,)`.
+    """
+
+    users: np.ndarray
+    inputs: Sequences
+    targets: np.ndarray
+    target_timestamps: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def histories(self, max_history: int = 20) -> np.ndarray:
+        """The newest `max_history` ads, int32 `(U, max_history)`, see `Sequences.padded`."""
+        return self.inputs.padded(max_history)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SequenceSplits:
+    """Training histories and two evaluation sets that training never sees."""
+
+    train: Sequences
+    validation: EvaluationSet
+    test: EvaluationSet
+
+
+def leave_one_out(
+    user_ids: np.ndarray, rows: np.ndarray, timestamps: np.ndarray, min_events: int = 3
+) -> SequenceSplits:
+    """Last event: test target; the one before: validation target; the rest: training.
+
+    Users with fewer than `min_events` events only train. Events are ordered by timestamp, ties
+    by catalogue row, which is ad-id order: the order of the input never matters.
+
+    Args:
+        user_ids: `(E,)` user of each event.
+        rows: `(E,)` catalogue row of each event; events with -1 (unknown ad) are left out.
+        timestamps: `(E,)` Unix seconds.
+        min_events: Events that a user needs to be evaluated, at least 3.
+
+    Example:
+
+    >>> splits = leave_one_out(np.array(["u"] * 4), np.array([5, 3, 8, 1]), np.arange(4))
+    >>> splits.train.rows.tolist(), splits.validation.targets.tolist(), splits.test.targets.tolist()
+    ([5, 3], [8], [1])
+    """
+    if min_events < 3:
+        raise ValueError(
+            f"min_events must be >= 3 (one event each to learn from, choose on and "
+            f"test on), got {min_events}."
+        )
+    users, offsets, rows, timestamps = _ordered(user_ids, rows, timestamps)
+    lengths = np.diff(offsets)
+    judged = lengths >= min_events
+    ends = offsets[1:]
+    train = _ranges(offsets[:-1], np.where(judged, ends - 2, ends), rows, timestamps)
+    starts, ends = offsets[:-1][judged], ends[judged]
+
+    def held_out(target: np.ndarray) -> EvaluationSet:
+        inputs = _ranges(starts, target, rows, timestamps)
+        return EvaluationSet(users[judged], inputs, rows[target], timestamps[target])
+
+    return SequenceSplits(train, held_out(ends - 2), held_out(ends - 1))
+
+
+def global_time(
+    user_ids: np.ndarray,
+    rows: np.ndarray,
+    timestamps: np.ndarray,
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+) -> SequenceSplits:
+    """Splits at two points in time that are the same for all users, as a live system would.
+
+    Training sees only what happened before the first point. A user's first event between the two
+    points is a validation target, the first one after the second point a test target, each with
+    everything the user did before it; users without an earlier event are left out.
+
+    Args:
+        user_ids: As `leave_one_out`.
+        rows: As `leave_one_out`.
+        timestamps: As `leave_one_out`.
+        validation_share: Share of events between the two points.
+        test_share: Share of events after the second point.
+    """
+    if not (validation_share > 0 and test_share > 0 and validation_share + test_share < 1):
+        raise ValueError(
+            "validation_share and test_share must be > 0 and sum to less than 1, got "
+            f"{validation_share} and {test_share}."
+        )
+    users, offsets, rows, timestamps = _ordered(user_ids, rows, timestamps)
+    if not len(rows):
+        raise ValueError("No events of known ads to split.")
+    levels = [1 - validation_share - test_share, 1 - test_share]
+    first, second = np.quantile(timestamps, levels, method="higher")
+    starts, ends = offsets[:-1], offsets[1:]
+
+    def events_before(point: int) -> np.ndarray:
+        counts = np.concatenate([[0], np.cumsum(timestamps < point)])
+        return starts + counts[ends] - counts[starts]
+
+    def held_out(target: np.ndarray, end: np.ndarray) -> EvaluationSet:
+        judged = (target < end) & (target > starts)
+        chosen = target[judged]
+        inputs = _ranges(starts[judged], chosen, rows, timestamps)
+        return EvaluationSet(users[judged], inputs, rows[chosen], timestamps[chosen])
+
+    cut_first, cut_second = events_before(first), events_before(second)
+    return SequenceSplits(
+        _ranges(starts, cut_first, rows, timestamps),
+        held_out(cut_first, cut_second),
+        held_out(cut_second, ends),
+    )
+
+
+class SequenceBatches(keras.utils.PyDataset):
+    """Training batches of whole histories, grouped by length so that little padding is computed.
+
+    Every batch is int32 `[B, T]` of row + 1 with zeros on the right, `T` one of a few lengths (so
+    a graph is traced a few times only) and `B * T` about `positions`. The model takes a loss at
+    every position, so one pass over the batches trains on every event. Histories of fewer than 2
+    ads are left out; longer ones than `max_history` are cut into pieces of at most that length,
+    the newest piece full.
+
+    Args:
+        sequences: Training histories.
+        max_history: Longest batch.
+        positions: Positions per batch.
+        seed: The order of the batches depends on it and on the epoch only.
+        **kwargs: As `keras.utils.PyDataset`.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        max_history: int = 50,
+        positions: int = 2048,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if max_history < 2 or positions < max_history:
+            raise ValueError(
+                "max_history must be >= 2 and positions >= max_history, got "
+                f"max_history={max_history}, positions={positions}."
+            )
+        self.pieces = _pieces(sequences, max_history)
+        if not len(self.pieces):
+            raise ValueError("No training history has 2 ads or more: nothing to learn from.")
+        self.positions = positions
+        self.seed = seed
+        self.epoch = 0
+        steps = [4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+        self.lengths = np.array([s for s in steps if s < max_history] + [max_history])
+        self._bucket = np.searchsorted(self.lengths, self.pieces.lengths)
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        batches: list[tuple[int, np.ndarray]] = []
+        for bucket, length in enumerate(self.lengths):
+            members = rng.permutation(np.flatnonzero(self._bucket == bucket))
+            size = max(1, self.positions // int(length))
+            batches += [(int(length), members[i : i + size]) for i in range(0, len(members), size)]
+        self._batches = [batches[i] for i in rng.permutation(len(batches))]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray]:
+        length, members = self._batches[index]
+        return (self.pieces.padded(length, members),)
+
+    def on_epoch_end(self) -> None:
+        """Shuffles anew; Keras calls it."""
+        self.epoch += 1
+        self._shuffle()
+
+
+def _ordered(
+    user_ids: np.ndarray, rows: np.ndarray, timestamps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Users (sorted), offsets, rows and timestamps in order of user, time, row."""
+    user_ids, rows, timestamps = map(np.asarray, (user_ids, rows, timestamps))
+    if not (user_ids.shape == rows.shape == timestamps.shape and rows.ndim == 1):
+        raise ValueError(
+            "user_ids, rows and timestamps must be flat and equally long, got shapes "
+            f"{user_ids.shape}, {rows.shape} and {timestamps.shape}."
+        )
+    known = rows >= 0
+    rows, timestamps = rows[known].astype(np.int32), timestamps[known].astype(np.int64)
+    users, codes = np.unique(user_ids[known], return_inverse=True)
+    order = np.lexsort((rows, timestamps, codes))
+    counts = np.bincount(codes, minlength=len(users))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return users, offsets, rows[order], timestamps[order]
+
+
+def _ranges(
+    starts: np.ndarray, ends: np.ndarray, rows: np.ndarray, timestamps: np.ndarray
+) -> Sequences:
+    """The slices `[start, end)` of the flat arrays as sequences."""
+    lengths = ends - starts
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return Sequences(offsets, rows[index], timestamps[index])
+
+
+def _pieces(sequences: Sequences, max_history: int) -> Sequences:
+    """Histories cut from the newest end into pieces; pieces of one ad are dropped."""
+    counts = -(-sequences.lengths // max_history)
+    owner = np.repeat(np.arange(len(sequences)), counts)
+    first = np.concatenate([[0], np.cumsum(counts)])[:-1]
+    back = np.arange(len(owner)) - first[owner]
+    ends = sequences.offsets[1:][owner] - back * max_history
+    starts = np.maximum(sequences.offsets[:-1][owner], ends - max_history)
+    kept = ends - starts >= 2
+    return _ranges(starts[kept], ends[kept], sequences.rows, sequences.timestamps)

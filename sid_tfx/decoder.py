@@ -1,0 +1,225 @@
+"""From a history to ads: the recommender, the trie and the dense side in one graph."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sid_tfx.decoding import BeamResult, PrefixTrie, beam_search
+from sid_tfx.recommender import SidRecommender
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hidden:
+    """Keeps a Keras model out of sight of `tf.Module`, which would trace its `call` on export."""
+
+    recommender: SidRecommender
+
+
+class SidDecoder(tf.Module):
+    """Recommends ads with a `SidRecommender`; for use and for export (core ops only).
+
+    Generative mode ranks by the log-probability of the semantic ID, found by beam search under
+    the catalogue's trie. Hybrid mode joins the beam's ads with the ads of highest dense score and
+    ranks all of them by
+
+        log P(codes | history) + dense_weight * log softmax(dense score)
+
+    where `dense_weight` is a weight of the model, chosen on validation data (LIGER,
+    arXiv 2411.18814, joins the two in the same way). For a request without a history the results
+    mean nothing: answer it otherwise, by popularity for one.
+
+    Trie, ad vectors and live flags are variables of this module. The vectors are computed once:
+    call `refresh` after further training.
+
+    Args:
+        recommender: With its catalogue set.
+        beam_size: Beams kept per level; a request for more results widens it.
+        dense_candidates: Ads that the dense side contributes in hybrid mode.
+
+    Example:
+
+    >>> catalog = SidCatalog.build(["a", "b"], [[0], [1]], np.eye(2), codebook_size=2)
+    >>> decoder = SidDecoder(SidRecommender.for_catalog(catalog), beam_size=2)
+    >>> decoder.recommend(tf.constant([[1, 0]]), k=2, filter_seen=True).rows.numpy().tolist()
+    [[1, -1]]
+    """
+
+    def __init__(
+        self, recommender: SidRecommender, beam_size: int = 50, dense_candidates: int = 50
+    ) -> None:
+        super().__init__(name="sid_decoder")
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                "SidDecoder runs on the TensorFlow backend; Keras runs on "
+                f"{keras.backend.backend()!r}. Save the model and load it in a process with "
+                "KERAS_BACKEND=tensorflow."
+            )
+        if beam_size < 1 or dense_candidates < 1:
+            raise ValueError(
+                "beam_size and dense_candidates must be >= 1, got "
+                f"{beam_size} and {dense_candidates}."
+            )
+        self._hidden = _Hidden(recommender)
+        self.beam_size = beam_size
+        self.dense_candidates = dense_candidates
+        codes = keras.ops.convert_to_numpy(recommender.ad_codes)[1:]
+        self.trie = PrefixTrie.build(codes, recommender.level_sizes)
+        self.item_vectors = tf.Variable(
+            np.asarray(recommender.item_vectors()), trainable=False, name="item_vectors"
+        )
+        # Session loaders restore only the variables that a module itself tracks.
+        self.model_variables = [v.value for v in recommender.variables]
+
+    @property
+    def recommender(self) -> SidRecommender:
+        """The model that this decoder asks."""
+        return self._hidden.recommender
+
+    def refresh(self) -> None:
+        """Recomputes the ad vectors from the model's weights."""
+        self.item_vectors.assign(self.recommender.item_vectors())
+
+    def recommend(
+        self,
+        rows: tf.Tensor,
+        k: int,
+        mode: str | tf.Tensor = "generative",
+        excluded_rows: tf.Tensor | None = None,
+        filter_seen: bool | tf.Tensor = False,
+        dense_rows: tf.Tensor | None = None,
+    ) -> BeamResult:
+        """The `k` best ads of each request; eagerly or inside a `tf.function`.
+
+        Args:
+            rows: int32 `[B, T]` histories of row + 1, oldest first, 0 for padding.
+            k: Results per request.
+            mode: `"generative"`, `"hybrid"`, or bool `[B]`: hybrid where true.
+            excluded_rows: Optional int32 `[B, E]` catalogue rows (not + 1), -1 for padding.
+            filter_seen: Whether to leave out the ads of the history; a bool, or bool `[B]`.
+            dense_rows: Optional int32 `[B, C]` distinct catalogue rows, -1 for padding, from an
+                index over `item_vectors`; without it the dense side scores all ads.
+
+        Returns:
+            A `BeamResult` of catalogue rows. `k` ads come back wherever `k` ads are live and not
+            excluded.
+        """
+        rows = tf.cast(rows, tf.int32)
+        batch = tf.shape(rows)[0]
+        excluded = self._excluded(rows, excluded_rows, filter_seen)
+        state = self.recommender.user_state(rows)
+        width = max(self.beam_size, k)
+        beam = beam_search(
+            lambda _, prefix: self.recommender.next_log_probs(state, prefix),
+            self.trie,
+            width,
+            width,
+            batch,
+            excluded,
+        )
+        generative = BeamResult(beam.rows[:, :k], beam.scores[:, :k], tf.minimum(beam.count, k))
+        if isinstance(mode, str):
+            if mode not in ("generative", "hybrid"):
+                raise ValueError(f"mode must be 'generative' or 'hybrid', got {mode!r}.")
+            result = generative
+            if mode == "hybrid":
+                result = self._hybrid(state, beam, k, excluded, dense_rows)
+        else:
+            hybrid = self._hybrid(state, beam, k, excluded, dense_rows)
+            result = _select(mode, hybrid, generative)
+        return result
+
+    def _excluded(
+        self, rows: tf.Tensor, excluded_rows: tf.Tensor | None, filter_seen: bool | tf.Tensor
+    ) -> tf.Tensor | None:
+        parts = [] if excluded_rows is None else [tf.cast(excluded_rows, tf.int32)]
+        if isinstance(filter_seen, bool | np.bool_):
+            parts += [rows - 1] if filter_seen else []
+        else:
+            parts.append(tf.where(tf.cast(filter_seen, tf.bool)[:, None], rows - 1, -1))
+        return tf.concat(parts, axis=1) if parts else None
+
+    def _hybrid(
+        self,
+        state: tf.Tensor,
+        beam: BeamResult,
+        k: int,
+        excluded: tf.Tensor | None,
+        dense_rows: tf.Tensor | None,
+    ) -> BeamResult:
+        model = self.recommender
+        query = model.dense_query(state)
+        if dense_rows is None:
+            scores = tf.matmul(query, self.item_vectors, transpose_b=True)
+            log_total = tf.reduce_logsumexp(scores, axis=1, keepdims=True)
+            extra, _ = self._best(scores, self.dense_candidates, excluded)
+        else:
+            log_total = None
+            extra = self._allowed(tf.cast(dense_rows, tf.int32), excluded)
+        in_beam = tf.reduce_any(extra[:, :, None] == beam.rows[:, None, :], axis=2)
+        extra = tf.where(in_beam, -1, extra)
+        extra_sid = model.sid_log_probs(state, tf.maximum(extra, 0) + 1)
+        candidates = tf.concat([beam.rows, extra], axis=1)
+        sid = tf.concat([beam.scores, extra_sid], axis=1)
+        vectors = tf.gather(self.item_vectors, tf.maximum(candidates, 0))
+        dense = tf.einsum("bd,bcd->bc", query, vectors)
+        valid = candidates >= 0
+        if log_total is None:
+            # Over the candidates alone; a constant per request, so the order is the same.
+            masked = tf.where(valid, dense, float("-inf"))
+            log_total = tf.reduce_logsumexp(masked, axis=1, keepdims=True)
+        total = sid + tf.convert_to_tensor(model.dense_weight) * (dense - log_total)
+        total = tf.where(valid, total, float("-inf"))
+        return _top(candidates, total, k)
+
+    def _best(
+        self, scores: tf.Tensor, k: int, excluded: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The `k` live, not excluded ads of highest `scores` `[B, N]`, -1 past the last."""
+        slack = 0 if excluded is None else excluded.shape[1]
+        if slack is None:
+            raise ValueError("The number of excluded rows (and of history rows) must be static.")
+        scores = tf.where(self.trie.live_rows()[None, :], scores, float("-inf"))
+        # Ranking k + E ads and dropping the excluded ones costs less than masking [B, N].
+        best, rows = tf.math.top_k(scores, k=min(k + slack, self.trie.num_leaves))
+        rows = self._allowed(tf.where(best > float("-inf"), rows, -1), excluded)
+        best = tf.where(rows >= 0, best, float("-inf"))
+        result = _top(rows, best, k)
+        return result.rows, result.scores
+
+    def _allowed(self, rows: tf.Tensor, excluded: tf.Tensor | None) -> tf.Tensor:
+        """`rows` with -1 where an ad is off or excluded."""
+        position = tf.clip_by_value(rows, 0, self.trie.num_leaves - 1)
+        live = tf.gather(self.trie.live[self.trie.depth], tf.gather(self.trie.row_leaves, position))
+        rows = tf.where((live > 0) & (rows < self.trie.num_leaves), rows, -1)
+        if excluded is None:
+            return rows
+        hit = tf.reduce_any(rows[:, :, None] == excluded[:, None, :], axis=2)
+        return tf.where(hit, -1, rows)
+
+
+def _top(rows: tf.Tensor, scores: tf.Tensor, k: int) -> BeamResult:
+    """The `k` best of `[B, C]` candidates, padded; candidates scored minus infinity are none."""
+    width = rows.shape[1]
+    best, index = tf.math.top_k(scores, k=min(k, width))
+    found = best > float("-inf")
+    picked = tf.where(found, tf.gather(rows, index, batch_dims=1), -1)
+    padding = [[0, 0], [0, max(0, k - width)]]
+    return BeamResult(
+        tf.pad(picked, padding, constant_values=-1),
+        tf.pad(best, padding, constant_values=float("-inf")),
+        tf.reduce_sum(tf.cast(found, tf.int32), axis=1),
+    )
+
+
+def _select(condition: tf.Tensor, first: BeamResult, second: BeamResult) -> BeamResult:
+    """Per request, `first` where the condition `[B]` holds, else `second`."""
+    condition = tf.cast(condition, tf.bool)
+    return BeamResult(
+        tf.where(condition[:, None], first.rows, second.rows),
+        tf.where(condition[:, None], first.scores, second.scores),
+        tf.where(condition, first.count, second.count),
+    )

@@ -1,0 +1,7 @@
+"""Layers of the recommender, each usable on its own."""
+
+from sid_tfx.layers.ad_embedding import AdEmbedding
+from sid_tfx.layers.causal_block import CausalBlock
+from sid_tfx.layers.level_head import LevelHead
+
+__all__ = ["AdEmbedding", "CausalBlock", "LevelHead"]

@@ -1,0 +1,395 @@
+"""The generative recommender: a history of ads in, the semantic ID of the next ad out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from sid_tfx.catalog import SidCatalog
+from sid_tfx.layers import AdEmbedding, CausalBlock, LevelHead
+from sid_tfx.transformer import SeededLayers
+
+
+@keras.saving.register_keras_serializable(package="sid_tfx")
+class SidRecommender(keras.Model):
+    """An item-level causal transformer with an autoregressive head over the code levels.
+
+    One position per ad, not per code: an ad enters as the sum of its code embeddings, its
+    projected content vector and (optionally) an id embedding. The state at a position then
+    predicts the next ad's codes level by level through `LevelHead`. Training takes the loss at
+    every position of every history at once, where TIGER (arXiv 2305.05065) makes one example per
+    target and decodes with a full transformer. Beside it, a dense loss trains the state to find
+    the next ad by inner product with ad vectors, for hybrid scoring as in LIGER
+    (arXiv 2411.18814) and COBRA (arXiv 2503.02453).
+
+    The tables of the catalogue are weights that aren't trained: `set_catalog` fills them, `.keras`
+    files carry them. Histories are int32 `[B, T]` of catalogue row + 1, oldest first; 0 is padding
+    or an unknown ad, on either side or in between: the same ads give the same result.
+
+    Works on the TensorFlow and the JAX backend; `SidDecoder` (TensorFlow) does the decoding.
+
+    Args:
+        num_ads: Ads in the catalogue.
+        levels: Codes per semantic ID, without the de-dup token.
+        codebook_size: Codes per level.
+        dedup_size: Number of de-dup tokens.
+        content_size: Size of the catalogue's embeddings.
+        hidden_size: Size of the states.
+        num_layers: Transformer blocks.
+        num_heads: Attention heads.
+        mlp_size: Width of the blocks' MLPs.
+        head_size: Width of the level head.
+        head_layers: Hidden layers of the level head.
+        max_history: Newest ads of a history that are read.
+        dropout: Rate in blocks and head.
+        item_dropout: Share of a history's ads hidden from the model in training.
+        label_smoothing: Of the code losses.
+        id_embedding: Whether ads have a trained vector of their own beside codes and content.
+        dense_loss_weight: Weight of the dense loss; 0 trains the codes alone.
+        dense_negatives: The dense loss compares with all ads if there are at most this many, else
+            with this many drawn uniformly per step.
+        seed: Integer; fixes initial weights and dropout.
+
+    Example:
+
+    >>> catalog = SidCatalog.build(
+    ...     ["a", "b", "c"], [[0, 1], [1, 1], [1, 0]], np.eye(3), codebook_size=2
+    ... )
+    >>> model = SidRecommender.for_catalog(catalog, hidden_size=16, num_heads=2, head_size=16)
+    >>> model.compile(keras.optimizers.Adam(1e-2))
+    >>> history = model.fit(np.array([[1, 2, 3, 0], [2, 3, 1, 2]]), verbose=0)
+    >>> model.user_state(np.array([[1, 2]])).shape
+    TensorShape([1, 16])
+    """
+
+    def __init__(
+        self,
+        num_ads: int,
+        levels: int,
+        codebook_size: int,
+        dedup_size: int,
+        content_size: int,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        mlp_size: int = 512,
+        head_size: int = 256,
+        head_layers: int = 2,
+        max_history: int = 50,
+        dropout: float = 0.1,
+        item_dropout: float = 0.1,
+        label_smoothing: float = 0.05,
+        id_embedding: bool = True,
+        dense_loss_weight: float = 1.0,
+        dense_negatives: int = 16384,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._config: dict[str, Any] = {
+            "num_ads": num_ads,
+            "levels": levels,
+            "codebook_size": codebook_size,
+            "dedup_size": dedup_size,
+            "content_size": content_size,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "mlp_size": mlp_size,
+            "head_size": head_size,
+            "head_layers": head_layers,
+            "max_history": max_history,
+            "dropout": dropout,
+            "item_dropout": item_dropout,
+            "label_smoothing": label_smoothing,
+            "id_embedding": id_embedding,
+            "dense_loss_weight": dense_loss_weight,
+            "dense_negatives": dense_negatives,
+            "seed": seed,
+        }
+        _check_config(self._config)
+        self.num_ads = num_ads
+        self.level_sizes = (codebook_size,) * levels + (dedup_size,)
+        self.max_history = max_history
+        self.item_dropout = item_dropout
+        self.label_smoothing = label_smoothing
+        self.dense_loss_weight = dense_loss_weight
+        self.dense_negatives = dense_negatives
+        make = SeededLayers(seed)
+
+        # Row 0 of each table is padding, so that histories index them directly.
+        self.ad_codes = self.add_weight(
+            shape=(num_ads + 1, levels + 1),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            name="ad_codes",
+        )
+        self.ad_content = self.add_weight(
+            shape=(num_ads + 1, content_size),
+            initializer="zeros",
+            trainable=False,
+            name="ad_content",
+        )
+        self.dense_weight = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="dense_weight"
+        )
+        self.id_vectors = None
+        if id_embedding:
+            self.id_vectors = self.add_weight(
+                shape=(num_ads + 1, hidden_size),
+                initializer=keras.initializers.RandomNormal(stddev=0.02, seed=make.seed()),
+                name="id_vectors",
+            )
+        self.ad_embedding = AdEmbedding(
+            self.level_sizes, hidden_size, seed=make.seed(), name="ad_embedding"
+        )
+        self.input_norm = keras.layers.LayerNormalization(epsilon=1e-6, name="input_norm")
+        self.input_drop = make.dropout(dropout)
+        self.blocks = [
+            CausalBlock(
+                hidden_size,
+                num_heads,
+                mlp_size,
+                max_history,
+                dropout,
+                seed=make.seed(),
+                name=f"block_{i}",
+            )
+            for i in range(num_layers)
+        ]
+        self.output_norm = keras.layers.LayerNormalization(epsilon=1e-6, name="output_norm")
+        self.head = LevelHead(
+            self.level_sizes, head_size, head_layers, dropout, seed=make.seed(), name="head"
+        )
+        self.query = make.dense(hidden_size, name="query")
+        self.dense_content = make.dense(hidden_size, name="dense_content")
+        self.draws = keras.random.SeedGenerator(make.seed(), name="draws")
+        self.sid_loss = keras.metrics.Mean(name="sid_loss")
+        self.dense_loss = keras.metrics.Mean(name="dense_loss")
+        self.build((None, None))
+
+    @classmethod
+    def for_catalog(cls, catalog: SidCatalog, **kwargs: Any) -> SidRecommender:
+        """A model with the sizes of `catalog`, its tables set; `kwargs` as the constructor's."""
+        model = cls(
+            num_ads=len(catalog),
+            levels=catalog.levels,
+            codebook_size=catalog.codebook_size,
+            dedup_size=catalog.dedup_size,
+            content_size=catalog.embeddings.shape[1],
+            **kwargs,
+        )
+        model.set_catalog(catalog)
+        return model
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes all weights; the constructor calls it, for every size is known there."""
+        config = self._config
+        state = (None, None, config["hidden_size"])
+        content = (None, None, config["content_size"])
+        self.ad_embedding.build((None, None, len(self.level_sizes)), content)
+        self.input_norm.build(state)
+        for block in self.blocks:
+            block.build(state)
+        self.output_norm.build(state)
+        self.head.build(state)
+        self.query.build(state)
+        self.dense_content.build(content)
+        self.built = True
+
+    def set_catalog(self, catalog: SidCatalog) -> None:
+        """Fills the tables of the catalogue, which must have the sizes the model was made with."""
+        want = (self.num_ads, self.level_sizes, self._config["content_size"])
+        got = (len(catalog), catalog.level_sizes, int(catalog.embeddings.shape[1]))
+        if want != got:
+            raise ValueError(
+                f"This recommender was made for (ads, level sizes, content size) = {want}, the "
+                f"catalogue has {got}. Make one with SidRecommender.for_catalog(catalog)."
+            )
+        # Upstream encoders differ in scale by orders of magnitude; unit RMS suits the projection.
+        scale = float(np.sqrt(np.mean(np.square(catalog.embeddings, dtype=np.float64))))
+        self.ad_codes.assign(np.pad(catalog.full_codes, [(1, 0), (0, 0)]))
+        content = catalog.embeddings / max(scale, 1e-12)
+        self.ad_content.assign(np.pad(content.astype(np.float32), [(1, 0), (0, 0)]))
+
+    def call(self, rows: Any, training: bool = False) -> Any:
+        """States `[B, T, hidden_size]`, one per ad of the history moved to the left.
+
+        Args:
+            rows: int32 `[B, T]`, `T <= max_history` (longer ones are cut to the newest).
+            training: Whether to drop.
+        """
+        rows = self._packed(rows)
+        ids = None if self.id_vectors is None else ops.take(self.id_vectors, rows, axis=0)
+        x = self.ad_embedding(
+            ops.take(self.ad_codes, rows, axis=0), ops.take(self.ad_content, rows, axis=0), ids
+        )
+        x = self.input_norm(x)
+        if training and self.item_dropout:
+            shape = (*ops.shape(rows), 1)
+            kept = keras.random.uniform(shape, seed=self.draws) >= self.item_dropout
+            x = x * ops.cast(kept, x.dtype)
+        x = self.input_drop(x, training=training)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.output_norm(x)
+
+    def _packed(self, rows: Any) -> Any:
+        """The newest `max_history` ads of each history, on the left, order kept, zeros after."""
+        rows = ops.cast(rows, "int32")
+        if rows.shape[1] is None or rows.shape[1] > self.max_history:
+            rows = _move(rows, to_left=False)[:, -self.max_history :]
+        return _move(rows, to_left=True)
+
+    def user_state(self, rows: Any, training: bool = False) -> Any:
+        """State `[B, hidden_size]` after the last ad of each history; see `call`."""
+        states = self(rows, training=training)
+        length = ops.sum(ops.cast(self._packed(rows) > 0, "int32"), axis=1)
+        last = ops.maximum(length - 1, 0)[:, None, None]
+        return ops.squeeze(ops.take_along_axis(states, last, axis=1), axis=1)
+
+    def next_log_probs(self, state: Any, prefix: Any) -> Any:
+        """Log-probabilities of the next code, for beam search.
+
+        Args:
+            state: float `[B, hidden_size]`.
+            prefix: int32 `[B, W, l]`, the first `l` codes of each beam.
+
+        Returns:
+            float `[B, W, level_sizes[l]]`; at level 0, where all beams are equal, `[B, 1, ...]`.
+        """
+        level = prefix.shape[-1]
+        projected = self.head.state_in[level](state)[:, None, :]
+        return ops.log_softmax(self.head.level_logits(level, projected, prefix))
+
+    def sid_log_probs(self, state: Any, rows: Any) -> Any:
+        """Log-probability of the full codes of given ads.
+
+        Args:
+            state: float `[B, hidden_size]`.
+            rows: int32 `[B, C]`, row + 1.
+
+        Returns:
+            float `[B, C]`.
+        """
+        codes = ops.take(self.ad_codes, rows, axis=0)
+        total = 0.0
+        for level in range(len(self.level_sizes)):
+            log_probs = self.next_log_probs(state, codes[..., :level])
+            if level == 0:
+                log_probs = ops.broadcast_to(log_probs, (*ops.shape(rows), self.level_sizes[0]))
+            picked = ops.take_along_axis(log_probs, codes[..., level : level + 1], axis=-1)
+            total = total + picked[..., 0]
+        return total
+
+    def item_vectors(self) -> Any:
+        """Vectors `[N, hidden_size]` of all ads, in catalogue order, for dense retrieval."""
+        vectors = self.dense_content(self.ad_content)
+        if self.id_vectors is not None:
+            vectors = vectors + self.id_vectors
+        return vectors[1:]
+
+    def dense_query(self, state: Any) -> Any:
+        """Query `[..., hidden_size]` whose inner product with `item_vectors` is the dense score."""
+        # Scaled like attention, so that the first softmax over the ads is close to even.
+        return self.query(state) * self._config["hidden_size"] ** -0.5
+
+    def dense_scores(self, state: Any) -> Any:
+        """Dense scores `[B, N]` of all ads."""
+        return ops.matmul(self.dense_query(state), ops.transpose(self.item_vectors()))
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Mean over all positions of the code losses plus the weighted dense loss.
+
+        Args:
+            x: The histories, int32 `[B, T]`; each ad is the target of the position before it.
+            y: Ignored.
+            y_pred: The states that `call` returned.
+            sample_weight: Ignored.
+            training: Whether to drop.
+        """
+        rows = self._packed(x)
+        targets = rows[:, 1:]
+        states = y_pred[:, :-1]
+        mask = ops.cast(targets > 0, states.dtype)
+        count = ops.maximum(ops.sum(mask), 1.0)
+        codes = ops.take(self.ad_codes, targets, axis=0)
+        sid = 0.0
+        for level, logits in enumerate(self.head(states, codes, training=training)):
+            sid = sid + _cross_entropy(logits, codes[..., level], self.label_smoothing)
+        loss = sid = ops.sum(sid * mask) / count
+        self.sid_loss.update_state(sid)
+        if self.dense_loss_weight:
+            dense = ops.sum(self._dense_losses(states, targets) * mask) / count
+            self.dense_loss.update_state(dense)
+            loss = loss + self.dense_loss_weight * dense
+        return loss
+
+    def _dense_losses(self, states: Any, targets: Any) -> Any:
+        """Softmax cross-entropy `[B, T]` of the target ads, over all ads or a uniform sample."""
+        query = self.dense_query(states)
+        if self.num_ads <= self.dense_negatives:
+            logits = ops.matmul(query, ops.transpose(self.item_vectors()))
+            return _cross_entropy(logits, ops.maximum(targets - 1, 0), 0.0)
+        negatives = keras.random.randint(
+            (self.dense_negatives,), 1, self.num_ads + 1, seed=self.draws
+        )
+        positive = ops.sum(query * self._vectors_of(targets), axis=-1)
+        logits = ops.matmul(query, ops.transpose(self._vectors_of(negatives)))
+        # Makes the sampled partition function an unbiased estimate of the full one.
+        logits = logits + float(np.log((self.num_ads - 1) / self.dense_negatives))
+        logits = ops.where(negatives == targets[..., None], -1e9, logits)
+        return ops.logaddexp(positive, ops.logsumexp(logits, axis=-1)) - positive
+
+    def _vectors_of(self, rows: Any) -> Any:
+        vectors = self.dense_content(ops.take(self.ad_content, rows, axis=0))
+        if self.id_vectors is not None:
+            vectors = vectors + ops.take(self.id_vectors, rows, axis=0)
+        return vectors
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {**super().get_config(), **self._config}
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    positive = (
+        "num_ads levels codebook_size dedup_size content_size hidden_size num_layers num_heads "
+        "mlp_size head_size head_layers max_history dense_negatives"
+    )
+    for name in positive.split():
+        if config[name] < 1:
+            raise ValueError(f"{name} must be >= 1, got {config[name]}.")
+    for name in ("dropout", "item_dropout", "label_smoothing"):
+        if not 0 <= config[name] < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {config[name]}.")
+    if config["dense_loss_weight"] < 0:
+        raise ValueError(f"dense_loss_weight must be >= 0, got {config['dense_loss_weight']}.")
+
+
+def _move(rows: Any, to_left: bool) -> Any:
+    """Moves the non-zero entries of `[B, T]` to one side, order kept."""
+    length = ops.shape(rows)[1]
+    behind = rows == 0 if to_left else rows > 0
+    keys = ops.arange(length, dtype="int32") + length * ops.cast(behind, "int32")
+    return ops.take_along_axis(rows, ops.sort(keys, axis=1) % length, axis=1)
+
+
+def _cross_entropy(logits: Any, labels: Any, smoothing: float) -> Any:
+    """Cross-entropy `[...]` of integer labels, `smoothing` spread evenly over all classes."""
+    picked = ops.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    expected = (1 - smoothing) * picked
+    if smoothing:
+        expected = expected + smoothing * ops.mean(logits, axis=-1)
+    return ops.logsumexp(logits, axis=-1) - expected

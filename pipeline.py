@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from components.refusal import Refused
 from pipeline.config import Config, ConfigError, load_config
+from pipeline.logs import log_to_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,12 +91,12 @@ def cli() -> None:
               help="Serve the pushed version and print recommendations.")  # fmt: skip
 def run(json_path: Path | None, then_query: bool, **options: Any) -> None:
     """Runs the pipeline here: raw ads and events in, a pushed servable out."""
-    from pipeline.console import ConsoleReporter, log_to_file, print_outcome
-
     config = read_config(**options)
     console.print(f"ads:    {config.data.ads.path}", soft_wrap=True, highlight=False)
     console.print(f"events: {config.data.events.path}", soft_wrap=True, highlight=False)
     log_to_file(config.home / "run.log")
+    # Imported after the log is set up: TFX takes ten seconds and writes a page of notices.
+    from pipeline.console import ConsoleReporter, print_outcome
     from pipeline.run import run as run_pipeline
 
     summary = run_pipeline(config, ConsoleReporter(console))

@@ -9,8 +9,6 @@ from tensorflow.io import gfile
 
 from components.refusal import Refused
 
-from components.refusal import Refused
-
 VERDICT_FILE = "verdict.json"
 
 
@@ -104,16 +102,4 @@ def require_blessed(directory: str) -> Verdict:
     verdict = read_verdict(directory)
     if not verdict.blessed:
         raise Refused(f"The gate '{verdict.gate}' did not pass: {verdict.refusal()}")
-    return verdict
-
-
-def require_blessed(directory: str) -> Verdict:
-    """Returns the verdict of a directory where it blesses.
-
-    Raises:
-        Refused: It does not; the message has the failed checks' sentences.
-    """
-    verdict = read_verdict(directory)
-    if not verdict.blessed:
-        raise Refused(f"{verdict.gate}: {verdict.refusal()}")
     return verdict

@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 
 from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.example_gen.sniff import Sniffed, sniff_columns
 from components.example_gen.spec import IngestSpec
@@ -54,20 +55,19 @@ def resolve(config: Config, schema_directory: Path | None = None) -> Columns:
     )
     sniff_columns(data.events.path, "events", data.events.columns)
     schema = _ad_schema(config, sniffed)
-    shared = {"max_text_bytes": data.max_text_bytes}
     ads = IngestSpec.for_ads(
         schema,
         also_text=[column for column in ("title",) if column in sniffed.columns],
         columns=data.ads.columns,
         category_separator=data.ads.category_separator,
         max_rejected_share=data.ads.max_rejected_share,
-        **shared,
+        max_text_bytes=data.max_text_bytes,
     )
     events = IngestSpec(
         "events",
         columns=data.events.columns,
         max_rejected_share=data.events.max_rejected_share,
-        **shared,
+        max_text_bytes=data.max_text_bytes,
     )
     directory = schema_directory or config.home / "schemas"
     return Columns(
@@ -130,7 +130,7 @@ def _with_titles(schema: AdSchema, ads: IngestSpec) -> AdSchema:
     return dataclasses.replace(schema, text={**schema.text, **extra})
 
 
-def _write(name: str, schema: object, directory: Path) -> Path:
+def _write(name: str, schema: schema_pb2.Schema, directory: Path) -> Path:
     # The content names the file: TFX caches by path, so another schema needs another path.
     digest = hashlib.sha256(text_format.MessageToString(schema).encode()).hexdigest()[:12]
     path = directory / f"{name}-{digest}.pbtxt"

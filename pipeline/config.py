@@ -52,6 +52,8 @@ class DataConfig(_Section):
         20_000, description="longer text is trimmed, never rejected"
     )
     split: Literal["leave_one_out", "global_time", "all"] = "leave_one_out"
+    validation_share: Share = Field(0.1, description="global_time: share of events, by time")
+    test_share: Share = Field(0.1, description="global_time: share of events, the newest")
 
 
 class FeaturesConfig(_Section):
@@ -86,6 +88,7 @@ class PairsConfig(_Section):
     max_users_per_ad: PositiveInt = Field(
         400, description="users sampled for a very popular ad; bounds the quadratic step"
     )
+    max_ads_per_user: PositiveInt = Field(500, description="newest ads kept of a very long history")
 
 
 class TokenizerConfig(_Section):

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
-from pathlib import Path
-
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -42,22 +37,6 @@ class ConsoleReporter:
             soft_wrap=True,
             highlight=False,
         )
-
-
-def log_to_file(path: Path) -> None:
-    """Sends the libraries' logs and warnings to a file, so that the terminal stays readable."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="w")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.INFO)
-    logging.captureWarnings(True)
-    warnings.simplefilter("default")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from absl import logging as absl_logging
-
-    absl_logging.use_python_logging(quiet=True)
 
 
 def metrics_table(metrics: dict[str, float]) -> Table:

@@ -4,24 +4,18 @@ import dataclasses
 from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2
-from tfx.components import (
-    Evaluator,
-    ExampleValidator,
-    ImportSchemaGen,
-    Pusher,
-    StatisticsGen,
-    Transform,
-)
+from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, Transform
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.proto import pusher_pb2, transform_pb2
 from tfx.types import BaseChannel
 
-from components.composer import Composer
+from components.composer.component import Composer
 from components.example_gen.component import ads_gen, events_gen
-from components.index_builder import IndexBuilder
-from components.interaction_builder import InteractionBuilder
+from components.index_builder.component import IndexBuilder
+from components.interaction_builder.component import InteractionBuilder
 from components.recommender_trainer import RecommenderTrainer
 from components.serving_validator import ServingValidator
 from components.sid_assigner import SidAssigner
@@ -215,8 +209,13 @@ def _data(config: Config, columns: Columns) -> Data:
         events=events.outputs["examples"],
         ads=ads.outputs["examples"],
         split=config.data.split,
+        validation_share=config.data.validation_share,
+        test_share=config.data.test_share,
+        swing_alpha=config.pairs.alpha,
+        swing_top_k=config.pairs.top_k,
+        max_users_per_ad=config.pairs.max_users_per_ad,
+        max_ads_per_user=config.pairs.max_ads_per_user,
         max_rejected_share=config.data.events.max_rejected_share,
-        **config.pairs.model_dump(),
     )
     return Data(
         components=[ads, events, *checks, transform, interactions],

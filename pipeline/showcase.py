@@ -109,9 +109,10 @@ def query_server(
     for ad in shown:
         console.print(f"  {ad}  {titles.get(ad, '')}", highlight=False, soft_wrap=True)
     table = Table("rank", "ad", "semantic ID", "score", "title", box=None)
-    for rank, ad in enumerate(answer.ads, start=1):
-        sid = "-".join(str(code) for code in ad.sid)
-        table.add_row(str(rank), ad.ad_id, sid, f"{ad.score:.3f}", titles.get(ad.ad_id, ""))
+    for rank, scored in enumerate(answer.ads, start=1):
+        sid = "-".join(str(code) for code in scored.sid)
+        title = titles.get(scored.ad_id, "")
+        table.add_row(str(rank), scored.ad_id, sid, f"{scored.score:.3f}", title)
     console.print(table)
     console.print(f"answered in {milliseconds:.1f} ms", highlight=False)
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
-from google.protobuf.message import DecodeError
 from tfx import types
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 
+from components.anomalies import read_anomalies
 from pipeline.local_runner import Stage
 
 
@@ -23,20 +23,6 @@ def line(stage: Stage) -> str:
             if describe:
                 return describe(artifact)
     return ""
-
-
-def anomalies(artifact: types.Artifact) -> dict[str, str]:
-    """Returns what ExampleValidator found: feature -> what is wrong with it."""
-    found: dict[str, str] = {}
-    for split in artifact_utils.decode_split_names(artifact.split_names):
-        path = os.path.join(artifact.uri, f"Split-{split}", "SchemaDiff.pb")
-        try:
-            report = tfdv.load_anomalies_binary(path)
-        except DecodeError as error:
-            raise ValueError(f"{path} is not an anomalies file: {error}") from None
-        for feature, info in sorted(report.anomaly_info.items()):
-            found[feature] = info.description
-    return found
 
 
 def overall_metrics(artifact: types.Artifact) -> dict[str, float]:
@@ -58,7 +44,7 @@ def _statistics(artifact: types.Artifact) -> str:
 
 
 def _anomalies(artifact: types.Artifact) -> str:
-    found = anomalies(artifact)
+    found = read_anomalies(artifact)
     return "no anomalies" if not found else f"{len(found)} anomalies: {found}"
 
 

@@ -1,4 +1,4 @@
-"""What both run functions do around `fit`: seeding, the progress bar, one line about how it went."""
+"""What both run functions do around `fit`: seeding, progress, one line about how it went."""
 
 import sys
 

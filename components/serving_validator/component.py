@@ -1,8 +1,8 @@
 """ServingValidator: serves each candidate, sends real requests, gathers every gate's verdict.
 
-In: `portable`, `scann` (Model), `ads` and `sequences` (Examples, where the requests come from), and the
-other gates: `sid_blessing`, `index_blessing`, `model_blessing` with `evaluation`, `ads_anomalies`,
-`events_anomalies`.
+In: `portable`, `scann` (Model), `ads` and `sequences` (Examples, where the requests come from), and
+the other gates: `sid_blessing`, `index_blessing`, `model_blessing` with `evaluation`,
+`ads_anomalies`, `events_anomalies`.
 Out: `portable_blessing`, `scann_blessing` (InfraBlessing): the servable with its warm-up file, as
 TFX's own InfraValidator lays it out, and `verdict.json`.
 

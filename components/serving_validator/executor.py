@@ -7,7 +7,6 @@ from typing import Any
 import grpc
 import numpy as np
 import tensorflow as tf
-import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tfx import types
@@ -17,6 +16,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
+from components.anomalies import read_anomalies
 from components.artifacts import set_summary
 from components.serving_validator.requests import WARMUP_FILE, RequestMaker, read_signatures
 from components.verdict import Check, Verdict, read_verdict, write_verdict
@@ -174,7 +174,7 @@ def _earlier_gates(inputs: dict[str, types.Artifact]) -> list[Check]:
         )
     )
     for key in ("ads_anomalies", "events_anomalies"):
-        found = _anomalies(inputs[key])
+        found = read_anomalies(inputs[key])
         checks.append(
             _check(
                 key,
@@ -185,15 +185,6 @@ def _earlier_gates(inputs: dict[str, types.Artifact]) -> list[Check]:
             )
         )
     return checks
-
-
-def _anomalies(artifact: types.Artifact) -> dict[str, str]:
-    found = {}
-    for split in artifact_utils.decode_split_names(artifact.split_names):
-        path = os.path.join(artifact.uri, f"Split-{split}", "SchemaDiff.pb")
-        for feature, info in sorted(tfdv.load_anomalies_binary(path).anomaly_info.items()):
-            found[feature] = info.description
-    return found
 
 
 def _check(name: str, value: float, limit: float, bound: str, words: str) -> Check:

@@ -1,0 +1,67 @@
+"""The configuration names what is wrong with it."""
+
+import pytest
+
+from pipeline.config import Config, ConfigError, load_config
+
+pytestmark = pytest.mark.unit
+
+
+def test_shipped_configs_are_valid():
+    for name in ("default", "sample"):
+        assert load_config(f"configs/{name}.yaml").tokenizer.levels == 3
+
+
+def test_override_wins_over_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("tokenizer: {levels: 3, epochs: 2}\n")
+    config = load_config(path, ["tokenizer.levels=4"])
+    assert (config.tokenizer.levels, config.tokenizer.epochs) == (4, 2)
+
+
+def test_override_reaches_a_section_the_file_lacks():
+    config = load_config(None, ["data.ads.columns={title: headline}", "recommender.epochs=3"])
+    assert config.data.ads.columns == {"title": "headline"}
+    assert config.recommender.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("tokenizer.level=4", ["tokenizer.level", "'levels'", "codebook_size"]),
+        ("tokenizr.levels=4", ["tokenizr", "'tokenizer'"]),
+        ("tokenizer.levels=0", ["tokenizer.levels", "0", "greater than or equal to 1"]),
+        ("tokenizer.levels=many", ["tokenizer.levels", "'many'"]),
+        ("data.split=random", ["data.split", "leave_one_out", "global_time", "all"]),
+        ("name=My Run", ["name", "My Run"]),
+        ("novalue", ["--set", "key.path=value"]),
+        ("seed.deep=1", ["seed", "deep"]),
+    ],
+)
+def test_wrong_key_or_value_names_itself_and_what_is_allowed(override, words):
+    with pytest.raises(ConfigError) as error:
+        load_config(None, [override])
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_file_that_is_absent_or_no_mapping(tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("- a\n- list\n")
+    with pytest.raises(ConfigError, match="mapping"):
+        load_config(broken)
+    broken.write_text("a: [unclosed\n")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_config(broken)
+
+
+def test_push_directory_defaults_below_the_run(tmp_path):
+    config = load_config(None, [f"run.root={tmp_path}", "name=shop"])
+    assert config.home == tmp_path / "shop"
+    assert config.push_directory == tmp_path / "shop" / "serving"
+
+
+def test_every_key_has_a_default():
+    assert Config() == load_config()

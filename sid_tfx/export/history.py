@@ -18,6 +18,8 @@ def newest(rows: tf.Tensor, width: int) -> tf.Tensor:
     >>> newest(tf.constant([[-1, 4, -1, 0, 7]]), 2).numpy().tolist()
     [[1, 8]]
     """
+    # One column more, so that there is one where every history of the batch is empty.
+    rows = tf.pad(rows, [[0, 0], [0, 1]], constant_values=-1)
     known = rows >= 0
     length = tf.shape(rows)[1]
     position = tf.range(length)

@@ -8,10 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.export.ad_table import AdTable
+from sid_tfx.decoder import SidDecoder
+from sid_tfx.decoding import BeamResult
 from sid_tfx.export.history import newest
+from sid_tfx.export.id_table import IdTable
 from sid_tfx.export.popularity import Popularity
+from sid_tfx.recommender import SidRecommender
 from sid_tfx.retrieval import PADDING_SCORE, BruteForce, TopK
+from sid_tfx.tokenizer import SidTokenizer
 
 Outputs = dict[str, tf.Tensor]
 Preprocess = Callable[[tf.Tensor], dict[str, tf.Tensor]]
@@ -27,7 +31,7 @@ class WireLimits:
         max_history: T, newest ads of a history that are read.
         max_k: K, ads returned.
         max_exclude: E, ads that a request may exclude.
-        beam_size: Prefixes kept while decoding; at least K, or K ads might not come back.
+        beam_size: Prefixes kept while decoding; at least K.
     """
 
     max_history: int = 20
@@ -52,24 +56,26 @@ class WireLimits:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Models:
-    """Keeps Keras models out of `tf.Module`'s sight, which would trace their `call` anew."""
+class _Hidden:
+    """Keeps a Keras model out of `tf.Module`'s sight, which would trace its `call` anew."""
 
-    recommender: keras.Model
-    tokenizer: keras.Model
+    tokenizer: SidTokenizer
 
 
 class Servable(tf.Module):
     """Recommends, encodes and compares ads, inside one TensorFlow graph.
 
+    Results past `count` are padding: ad id `""`, score `PADDING_SCORE` (the lowest float32, so
+    that scores stay sorted and finite), codes -1.
+
     Args:
-        recommender: The trained SidRecommender.
+        recommender: The trained SidRecommender, its catalogue set.
         tokenizer: The trained SidTokenizer.
         preprocess: Serialized raw tf.Examples of ads, string [B] -> transformed features. A
-            `tf.Module`, Keras layer or any trackable callable, so that its tables are saved too.
+            `tf.Module`, a layer or any other trackable callable, so that its tables are saved too.
         catalog: The ads that may be returned.
-        popularity: Training events of each catalogue row, `(N,)`; ranks the ads for users without
-            a known history.
+        popularity: Training events of each catalogue row, `(N,)`, to rank ads for a user without a
+            known history.
         limits: Maxima of the wire shapes.
         index: Index over the catalogue's embeddings whose identifiers are int32 rows; None for
             brute force.
@@ -87,8 +93,8 @@ class Servable(tf.Module):
 
     def __init__(
         self,
-        recommender: keras.Model,
-        tokenizer: keras.Model,
+        recommender: SidRecommender,
+        tokenizer: SidTokenizer,
         preprocess: Preprocess,
         catalog: SidCatalog,
         popularity: np.ndarray,
@@ -99,10 +105,11 @@ class Servable(tf.Module):
         super().__init__(name="servable")
         if default_mode not in MODES:
             raise ValueError(f"default_mode must be one of {MODES}, got '{default_mode}'.")
-        if len(popularity) != len(catalog):
+        codes = keras.ops.convert_to_numpy(recommender.ad_codes)[1:]
+        if not np.array_equal(codes, catalog.full_codes):
             raise ValueError(
-                f"popularity has {len(popularity)} counts, the catalogue {len(catalog)} ads; give "
-                "one count per catalogue row."
+                f"the recommender's {len(codes)} ads are not this catalogue's {len(catalog)}, or "
+                "have other codes; train it on this catalogue."
             )
         if index is None:
             index = BruteForce(similarity="cosine")
@@ -112,25 +119,29 @@ class Servable(tf.Module):
                 f"the index has {index.size} ads, the catalogue {len(catalog)}; build the index "
                 "over this catalogue's embeddings."
             )
+        if len(popularity) != len(catalog):
+            raise ValueError(
+                f"popularity has {len(popularity)} counts, the catalogue {len(catalog)} ads; give "
+                "one count per catalogue row."
+            )
         self.limits = limits or WireLimits()
         self.default_mode = default_mode
         self.fingerprints = dict(catalog.fingerprints)
         self.levels = catalog.levels
         self.embedding_dim = int(catalog.embeddings.shape[1])
-        self.ads = AdTable(catalog.ad_ids)
+        self.ads = IdTable(catalog.ad_ids)
         self.popularity = Popularity(popularity)
-        self.codes = tf.Variable(catalog.codes, trainable=False, name="codes")
+        self.decoder = SidDecoder(recommender, self.limits.beam_size)
         self.index = index
         self.preprocess = preprocess
-        self._models = _Models(recommender, tokenizer)
-        # Session loaders, TF Serving's among them, restore only variables that the module itself
-        # tracks; those of a Keras 3 model it would not find.
-        self._variables = [v.value for m in (recommender, tokenizer) for v in m.variables]
+        self._hidden = _Hidden(tokenizer)
+        # Session loaders, TF Serving's among them, restore only variables that a tf.Module tracks
+        # itself; those inside a Keras 3 model they would not find.
+        self._tokenizer_variables = [variable.value for variable in tokenizer.variables]
 
     def recommend(self, history: tf.Tensor) -> Outputs:
         """Signature `recommend`: string [B, T] -> the next ads."""
-        rows = newest(self.ads.rows(history), self.limits.max_history)
-        return self._answer(*self._ranked(rows, None, self.default_mode))
+        return self._answer(self._ranked(self.ads.rows(history) + 1))
 
     def recommend_filtered(
         self,
@@ -140,31 +151,26 @@ class Servable(tf.Module):
         mode: tf.Tensor,
     ) -> Outputs:
         """Signature `recommend_filtered`: the next ads under a request's own rules."""
-        seen = self.ads.rows(history)
-        rows = newest(seen, self.limits.max_history)
-        seen = tf.where(filter_seen[:, None], seen, -1)
+        rows = self.ads.rows(history) + 1
+        seen = tf.where(filter_seen[:, None], rows - 1, -1)
         excluded = tf.concat([self.ads.rows(exclude_ad_ids), seen], axis=1)
         # A mode that is neither falls back to the default. An assertion would fail every other
         # request that the server has put into the same batch.
-        other = HYBRID if self.default_mode == GENERATIVE else GENERATIVE
-        in_other = mode == other
-        per_mode = {
-            name: tf.cond(
-                tf.reduce_any(chosen),
-                lambda name=name: self._ranked(rows, excluded, name),
-                lambda: self._nothing(tf.shape(rows)[0]),
-            )
-            for name, chosen in ((other, in_other), (self.default_mode, ~in_other))
-        }
-        ranked = [
-            tf.where(in_other[:, None], one, two)
-            for one, two in zip(per_mode[other], per_mode[self.default_mode], strict=True)
-        ]
-        return self._answer(*ranked)
+        hybrid = mode == HYBRID if self.default_mode == GENERATIVE else mode != GENERATIVE
+        # Most batches need no dense side.
+        found = tf.cond(
+            tf.reduce_any(hybrid),
+            lambda: self._ranked(rows, hybrid, excluded),
+            lambda: self._ranked(rows, GENERATIVE, excluded),
+        )
+        return self._answer(found)
 
     def encode_ads(self, examples: tf.Tensor) -> Outputs:
         """Signature `encode_ads`: serialized raw ads, string [B] -> codes and embedding."""
-        encoded = self._models.tokenizer(self.preprocess(examples), training=False)
+        features = self.preprocess(examples)
+        tokenizer = self._hidden.tokenizer
+        wanted = tokenizer.schema.input_features()
+        encoded = tokenizer({name: features[name] for name in wanted}, training=False)
         return {"sids": encoded["codes"], "embedding": encoded["embedding"]}
 
     def similar_ads(self, ad_ids: tf.Tensor) -> Outputs:
@@ -177,70 +183,65 @@ class Servable(tf.Module):
         return self._neighbours(scores, similar, rows >= 0)
 
     def similar_to_embedding(self, embedding: tf.Tensor) -> Outputs:
-        """Signature `similar_to_embedding`: float [B, D] -> the nearest ads."""
+        """Signature `similar_to_embedding`: float [B, D] -> the nearest ads; none for NaN."""
         usable = tf.reduce_all(tf.math.is_finite(embedding), axis=1)
         queries = tf.where(usable[:, None], embedding, 0.0)
         scores, similar = self.index(queries, self.limits.max_k)
         return self._neighbours(scores, similar, usable)
 
     def evaluate(self, examples: tf.Tensor) -> Outputs:
-        """Signature `evaluate`: serialized `history` and `target` -> the target's rank."""
-        parsed = tf.io.parse_example(
-            examples,
-            {
-                "history": tf.io.RaggedFeature(tf.string),
-                "target": tf.io.FixedLenFeature([], tf.string),
-            },
-        )
-        # One column more, so that there is one where every history of the batch is empty.
-        seen = tf.pad(
-            self.ads.rows(parsed["history"].to_tensor("")), [[0, 0], [0, 1]], constant_values=-1
-        )
+        """Signature `evaluate`: serialized `history` and `target` -> the target's rank.
+
+        A history may be longer than T here; its newest known ads are read.
+        """
+        spec = {
+            "history": tf.io.RaggedFeature(tf.string),
+            "target": tf.io.FixedLenFeature([], tf.string),
+        }
+        parsed = tf.io.parse_example(examples, spec)
+        rows = newest(self.ads.rows(parsed["history"].to_tensor("")), self.limits.max_history)
         target = self.ads.rows(parsed["target"])
-        rows = newest(seen, self.limits.max_history)
-        ranked, _ = self._ranked(rows, None, self.default_mode)
-        hits = (ranked == target[:, None]) & (target[:, None] >= 0)
-        rank = tf.where(
-            tf.reduce_any(hits, axis=1), tf.argmax(tf.cast(hits, tf.int32), axis=1) + 1, 0
-        )
+        found = self._ranked(rows)
+        hits = (found.rows == target[:, None]) & (target[:, None] >= 0)
+        place = tf.argmax(tf.cast(hits, tf.int32), axis=1) + 1
         return {
-            "rank": tf.cast(rank, tf.float32),
+            "rank": tf.cast(tf.where(tf.reduce_any(hits, axis=1), place, 0), tf.float32),
             "history_length": tf.cast(parsed["history"].row_lengths(), tf.float32),
             "target_popularity": self.popularity.of(target),
         }
 
     def _ranked(
-        self, rows: tf.Tensor, excluded: tf.Tensor | None, mode: str
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Catalogue rows [B, K], -1 past the last, and scores for histories of row + 1."""
+        self,
+        rows: tf.Tensor,
+        mode: str | tf.Tensor | None = None,
+        excluded: tf.Tensor | None = None,
+    ) -> BeamResult:
+        """The decoder's ads, or the most popular ones where a history is empty."""
         k = self.limits.max_k
-        found = self._models.recommender.recommend(
-            rows, k=k, mode=mode, beam_size=self.limits.beam_size, excluded_rows=excluded
-        )
+        mode = self.default_mode if mode is None else mode
+        found = self.decoder.recommend(rows, k, mode, excluded)
         empty = tf.reduce_all(rows == 0, axis=1)
-        batch = tf.shape(rows)[0]
-        none = tf.fill([batch, 0], -1) if excluded is None else excluded
-        popular, shares = tf.cond(
-            tf.reduce_any(empty),
-            lambda: self.popularity.top(none, k, self.trie.live_rows()),
-            lambda: self._nothing(batch),
-        )
-        scores = tf.where(found.rows >= 0, found.scores, PADDING_SCORE)
-        empty = empty[:, None]
-        return tf.where(empty, popular, found.rows), tf.where(empty, shares, scores)
+        none = tf.fill([tf.shape(rows)[0], 1], -1)
 
-    def _nothing(self, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        shape = tf.stack([batch, self.limits.max_k])
-        return tf.fill(shape, -1), tf.fill(shape, PADDING_SCORE)
+        def popular() -> BeamResult:
+            live = self.decoder.trie.live_rows()
+            ads, scores = self.popularity.top(none if excluded is None else excluded, k, live)
+            return BeamResult(
+                tf.where(empty[:, None], ads, found.rows),
+                tf.where(empty[:, None], scores, found.scores),
+                tf.where(empty, tf.reduce_sum(tf.cast(ads >= 0, tf.int32), axis=1), found.count),
+            )
 
-    def _answer(self, rows: tf.Tensor, scores: tf.Tensor) -> Outputs:
-        found = rows >= 0
-        sids = tf.gather(self.codes, tf.maximum(rows, 0))
+        return tf.cond(tf.reduce_any(empty), popular, lambda: found)
+
+    def _answer(self, found: BeamResult) -> Outputs:
+        real = found.rows >= 0
+        codes = tf.gather(self.decoder.recommender.ad_codes.value, found.rows + 1)
         return {
-            "ad_ids": self.ads.ids(rows),
-            "scores": scores,
-            "sids": tf.where(found[:, :, None], sids, -1),
-            "count": tf.reduce_sum(tf.cast(found, tf.int32), axis=1),
+            "ad_ids": self.ads.ids(found.rows),
+            "scores": tf.where(real, found.scores, PADDING_SCORE),
+            "sids": tf.where(real[:, :, None], codes[:, :, : self.levels], -1),
+            "count": found.count,
         }
 
     def _neighbours(self, scores: tf.Tensor, rows: tf.Tensor, usable: tf.Tensor) -> Outputs:

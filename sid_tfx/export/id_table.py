@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 
-class AdTable(tf.Module):
+class IdTable(tf.Module):
     """The ads of a catalogue by row, looked up both ways.
 
     The ids are a string variable, the way back is a hash table filled from an asset file when a
@@ -21,7 +21,7 @@ class AdTable(tf.Module):
 
     Example:
 
-    >>> table = AdTable(np.array(["a", "b"]))
+    >>> table = IdTable(np.array(["a", "b"]))
     >>> table.rows(tf.constant(["b", "x", ""])).numpy().tolist()
     [1, -1, -1]
     """
@@ -38,7 +38,7 @@ class AdTable(tf.Module):
         self.size = len(ids)
         self.ad_ids = tf.Variable(ids, trainable=False, name="ad_ids")
         # The file must outlive this object's construction: saving copies it into the model.
-        self._folder = tempfile.TemporaryDirectory(prefix="ad_table_")
+        self._folder = tempfile.TemporaryDirectory(prefix="id_table_")
         file = pathlib.Path(self._folder.name, "ads.txt")
         file.write_text("".join(f"{ad_id}\n" for ad_id in ids), encoding="utf-8")
         self.asset = tf.saved_model.Asset(str(file))

@@ -132,12 +132,12 @@ class IndexConfig(_Section):
 class RecommenderConfig(_Section):
     """The generative recommender; `arguments` go to SidRecommender as they are."""
 
-    epochs: PositiveInt = 30
-    batch_size: PositiveInt = 256
+    epochs: PositiveInt = Field(40, description="at most; the best on validation users is kept")
+    batch_positions: PositiveInt = Field(2048, description="positions per batch, all trained on")
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    patience: PositiveInt = Field(4, description="epochs without a better validation loss")
-    max_history: PositiveInt = Field(50, description="positions of a packed training row")
+    patience: PositiveInt = Field(5, description="epochs without a better validation N@10")
+    max_history: PositiveInt = Field(50, description="newest ads of a history that are read")
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 

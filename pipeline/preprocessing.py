@@ -135,8 +135,6 @@ def _z_score(values: Any) -> tuple[tf.Tensor, tf.Tensor]:
         tf.where(finite), tf.boolean_mask(values, finite), tf.shape(values, tf.int64)
     )
     scores = tf.scatter_nd(known.indices, tft.scale_to_z_score(known).values, known.dense_shape)
-    # A column that was never present in training has no mean: NaN until here.
-    scores = _finite_or_zero(scores)
     bounded = tf.clip_by_value(scores, -fields.MAX_Z_SCORE, fields.MAX_Z_SCORE)
     return bounded, tf.cast(finite, tf.float32)
 

@@ -46,7 +46,7 @@ class _GainCombiner(beam.CombineFn):
         return accumulator
 
     def _of(self, rank: np.ndarray) -> float:
-        return float(getattr(ranking, self._gain)(np.asarray(rank).reshape(-1), self._k))
+        return float(getattr(ranking, self._gain)(np.asarray(rank).reshape(-1), self._k)[0])
 
     def merge_accumulators(self, accumulators: Iterable[_Mean]) -> _Mean:
         merged = _Mean()
@@ -91,21 +91,21 @@ class RecallAtK(_RankMetric):
     """Share of users whose held-out ad is among the first `k` results."""
 
     def __init__(self, k: int = 10, name: str = "recall_at_10", **kwargs: Any):
-        super().__init__("recall_at_k", k, False, name, **kwargs)
+        super().__init__("recall_at", k, False, name, **kwargs)
 
 
 class NdcgAtK(_RankMetric):
     """Mean of 1 / log2(1 + rank) over users, 0 past rank `k`."""
 
     def __init__(self, k: int = 10, name: str = "ndcg_at_10", **kwargs: Any):
-        super().__init__("ndcg_at_k", k, False, name, **kwargs)
+        super().__init__("ndcg_at", k, False, name, **kwargs)
 
 
 class RecallOverPopularity(_RankMetric):
     """Recall@k of the servable over recall@k of the popularity baseline."""
 
     def __init__(self, k: int = 10, name: str = "recall_at_10_over_popularity", **kwargs: Any):
-        super().__init__("recall_at_k", k, True, name, **kwargs)
+        super().__init__("recall_at", k, True, name, **kwargs)
 
 
 for _metric in (RecallAtK, NdcgAtK, RecallOverPopularity):

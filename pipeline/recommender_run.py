@@ -1,0 +1,102 @@
+"""RecommenderTrainer's `run_fn`: user sequences and a catalogue in, a SidRecommender out."""
+
+import time
+
+import keras
+import numpy as np
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from pipeline.training import history_summary, make_deterministic, progress
+from sid_tfx.bundle import save_bundle
+from sid_tfx.catalog import SidCatalog
+from sid_tfx.datasets import records
+from sid_tfx.datasets.sequences import EvaluationSet, SequenceBatches, Sequences
+from sid_tfx.recommender import SidRecommender
+from sid_tfx.validation import RankingValidation, choose_dense_weight
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Trains the recommender and writes `model.keras` and `metadata.json`.
+
+    The epoch kept and the weight of hybrid scoring are chosen on validation users.
+
+    Args:
+        fn_args: Stock TFX arguments; `custom_config` holds `seed`, `recommender`
+            (RecommenderConfig as a dict) and `inputs["catalog"]`.
+    """
+    settings = fn_args.custom_config["recommender"]
+    seed = fn_args.custom_config["seed"]
+    make_deterministic(seed)
+
+    catalog = SidCatalog.load(fn_args.custom_config["inputs"]["catalog"])
+    train = records.read_sequences(fn_args.train_files)
+    validation = _evaluation_set(records.read_sequences(fn_args.eval_files), catalog)
+    recommender = SidRecommender.for_catalog(
+        catalog, max_history=settings["max_history"], seed=seed, **settings["arguments"]
+    )
+    recommender.compile(
+        keras.optimizers.AdamW(
+            settings["learning_rate"],
+            weight_decay=settings["weight_decay"],
+            global_clipnorm=1.0,
+        ),
+        # XLA on a CPU hardly uses a second core.
+        jit_compile=False,
+    )
+    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TensorBoard(fn_args.model_run_dir)]
+    ranking = None
+    # A log in which nobody has three events has nobody to validate on; the last epoch is kept.
+    if len(validation):
+        ranking = RankingValidation(validation)
+        callbacks = [
+            ranking,
+            keras.callbacks.EarlyStopping(
+                "val_ndcg@10",
+                mode="max",
+                patience=settings["patience"],
+                restore_best_weights=True,
+            ),
+            *callbacks,
+        ]
+    begin = time.monotonic()
+    history = recommender.fit(
+        SequenceBatches(
+            _sequences(train, catalog),
+            settings["max_history"],
+            settings["batch_positions"],
+            seed,
+        ),
+        epochs=settings["epochs"],
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=progress(),
+    )
+    dense_weights = choose_dense_weight(recommender, ranking) if ranking else {}
+    best = max(history.history.get("val_ndcg@10", [float("nan")]))
+    save_bundle(
+        recommender,
+        fn_args.serving_model_dir,
+        {
+            "summary": f"{len(train.histories):,} users, {history_summary(history)}, "
+            f"validation N@10 {best:.4f}",
+            "train_seconds": time.monotonic() - begin,
+            "history": {
+                name: [float(value) for value in values] for name, values in history.history.items()
+            },
+            "dense_weights": {str(weight): ndcg for weight, ndcg in dense_weights.items()},
+            "fingerprints": {"catalog": catalog.fingerprint},
+        },
+    )
+
+
+def _sequences(found: records.Sequences, catalog: SidCatalog) -> Sequences:
+    rows = catalog.rows(np.concatenate([np.array([], str), *found.histories]))
+    offsets = np.cumsum([0, *(len(history) for history in found.histories)])
+    return Sequences(offsets.astype(np.int64), rows, np.arange(len(rows)))
+
+
+def _evaluation_set(found: records.Sequences, catalog: SidCatalog) -> EvaluationSet:
+    targets = catalog.rows(found.targets)
+    return EvaluationSet(
+        found.user_ids, _sequences(found, catalog), targets, np.zeros(len(targets), np.int64)
+    )

@@ -19,7 +19,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.client_errors import from_rpc_error
-from serving.tensors import to_array, to_proto
+from serving.tensors import fill, to_array
 
 
 def _unavailable(error: BaseException) -> bool:
@@ -80,7 +80,7 @@ class Connection:
         if version is not None:
             request.model_spec.version.value = version
         for alias, value in inputs.items():
-            request.inputs[alias].CopyFrom(to_proto(value))
+            fill(request.inputs[alias], value)
         response = self._call(self._predict, request)
         arrays = {
             alias: to_array(proto, self._max_message_bytes)
@@ -121,13 +121,18 @@ class Connection:
         def attempt() -> Any:
             return method(request, timeout=max(deadline - time.monotonic(), 0.001))
 
-        retrying = Retrying(
-            retry=retry_if_exception(_unavailable),
-            stop=stop_after_delay(seconds),
-            wait=wait_random_exponential(multiplier=0.02, max=0.5),
-            reraise=True,
-        )
         try:
-            return retrying(attempt)
+            try:
+                return attempt()
+            except grpc.RpcError as error:
+                if not _unavailable(error):
+                    raise
+            # Only the rare call pays for the machinery of retries.
+            return Retrying(
+                retry=retry_if_exception(_unavailable),
+                stop=stop_after_delay(max(deadline - time.monotonic(), 0)),
+                wait=wait_random_exponential(multiplier=0.02, max=0.5),
+                reraise=True,
+            )(attempt)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.target) from error

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.errors import ServingError, from_exception, invalid_argument
 from serving.servable import DEFAULT_SIGNATURE, Servable, Signature
-from serving.tensors import shape_of, to_array, to_proto
+from serving.tensors import fill, shape_of, to_array
 
 MAX_TENSOR_BYTES = 256 * 1024 * 1024
 
@@ -45,7 +45,7 @@ def predict(servable: Servable, request: predict_pb2.PredictRequest) -> predict_
     response.model_spec.signature_name = key
     response.model_spec.version.value = servable.version
     for alias, value in zip(outputs, values, strict=True):
-        response.outputs[alias].CopyFrom(to_proto(value))
+        fill(response.outputs[alias], value)
     return response
 
 

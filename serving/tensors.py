@@ -25,24 +25,31 @@ _FIELDS = {
     tf.string: "string_val",
 }
 
+_DECODED = {
+    dtype.as_datatype_enum: (np.dtype(dtype.as_numpy_dtype), _FIELDS.get(dtype))
+    for dtype in (*_FIELDS, tf.float16, tf.bfloat16, tf.complex64, tf.complex128)
+}
 
-def to_proto(array: np.ndarray) -> TensorProto:
-    """A NumPy array as TensorProto with typed fields; an object array holds bytes.
+
+def fill(proto: TensorProto, array: np.ndarray) -> None:
+    """Writes a NumPy array into an empty TensorProto as typed fields; objects are bytes.
 
     Example:
 
-    >>> to_proto(np.array([b"ad1"], dtype=object)).string_val[0]
-    b'ad1'
+    >>> request = PredictRequest()
+    >>> fill(request.inputs["ad_ids"], np.array([b"ad1"], dtype=object))
     """
     dtype = tf.dtypes.as_dtype(array.dtype)
     field = _FIELDS.get(dtype)
     if field is None:
-        return tf.make_tensor_proto(array, dtype)
-    proto = TensorProto(dtype=dtype.as_datatype_enum)
+        # Half precision and complex numbers have packed forms of their own.
+        proto.CopyFrom(tf.make_tensor_proto(array, dtype))
+        return
+    proto.dtype = dtype.as_datatype_enum
+    dims = proto.tensor_shape.dim
     for size in array.shape:
-        proto.tensor_shape.dim.add(size=size)
+        dims.add(size=size)
     getattr(proto, field).extend(array.ravel().tolist())
-    return proto
 
 
 def shape_of(proto: TensorProto) -> tuple[int, ...]:
@@ -51,8 +58,8 @@ def shape_of(proto: TensorProto) -> tuple[int, ...]:
     Raises:
         ValueError: the rank is unknown or a dimension negative.
     """
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+    shape = tuple([dim.size for dim in proto.tensor_shape.dim])
+    if proto.tensor_shape.unknown_rank or (shape and min(shape) < 0):
         raise ValueError(f"a tensor value needs a full shape, this one declares {list(shape)}")
     return shape
 
@@ -69,14 +76,20 @@ def to_array(proto: TensorProto, max_bytes: int) -> np.ndarray:
         ValueError: bad dtype, shape, values or size.
     """
     shape = shape_of(proto)
-    try:
-        dtype = tf.dtypes.as_dtype(proto.dtype)
-        item_bytes = np.dtype(dtype.as_numpy_dtype).itemsize
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"unknown dtype {proto.dtype}") from error
-    decoded = math.prod(shape) * item_bytes
-    if decoded > max_bytes:
-        raise ValueError(f"shape {list(shape)} decodes to {decoded} bytes, more than {max_bytes}")
+    known = _DECODED.get(proto.dtype)
+    if known is None:
+        raise ValueError(f"dtype {proto.dtype} is not one a tensor on the wire may have")
+    dtype, field = known
+    size = math.prod(shape)
+    if size * dtype.itemsize > max_bytes:
+        raise ValueError(
+            f"shape {list(shape)} decodes to {size * dtype.itemsize} bytes, more than {max_bytes}"
+        )
+    if not proto.tensor_content and field is not None:
+        values = getattr(proto, field)
+        # The usual case, several times faster than make_ndarray.
+        if len(values) == size:
+            return np.array(values, dtype=dtype).reshape(shape)
     try:
         return tf.make_ndarray(proto)
     except (TypeError, ValueError, IndexError, OverflowError) as error:

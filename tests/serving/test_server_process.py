@@ -1,0 +1,166 @@
+"""`python -m serving` as a process: start, drain on SIGTERM, restart after SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from serving.client import RecommenderClient
+from serving.client_errors import ServerUnavailableError
+from tests.serving.stubs import Stubs
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, *["-m", "serving", "--host", "127.0.0.1", "--port", "0", "--poll", "0.1"]]
+
+
+class Process:
+    """A running `python -m serving`, its port and its log."""
+
+    def __init__(self, base_path: Path, *flags: str) -> None:
+        self.popen = subprocess.Popen(
+            [*COMMAND, "--model_base_path", str(base_path), *flags],
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        self.log.extend(iter(self.popen.stderr.readline, ""))
+
+    def port(self, seconds: float = 60.0) -> int:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.popen.poll() is None:
+            found = re.search(r"listening on 127\.0\.0\.1:(\d+)", "".join(self.log))
+            if found:
+                return int(found[1])
+            time.sleep(0.05)
+        raise AssertionError("the server did not start:\n" + "".join(self.log))
+
+    def end(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait()
+        self._reader.join(5)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Process]]:
+    running: list[Process] = []
+
+    def start(base_path: Path, *flags: str) -> Process:
+        running.append(Process(base_path, *flags))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.end()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_sigterm_lets_a_request_in_flight_finish_and_ends_with_0(
+    serve: Callable[..., Process], publish: Callable[..., Path], request_for: Callable
+) -> None:
+    process = serve(publish(1).parent)
+    with RecommenderClient(f"127.0.0.1:{process.port()}") as client:
+        assert client.wait_until_available(60) == 1
+    made = Stubs(process.port())
+    with made.channel:
+        rows = 200_000
+        slow = request_for("similar_to_embedding", embedding=np.ones([rows, 8], np.float32))
+        slow.output_filter.append("count")
+        made.prediction.Predict(slow)
+        begun = time.monotonic()
+        call = made.prediction.Predict.future(slow)
+        time.sleep(0.05)
+        process.popen.send_signal(signal.SIGTERM)
+        response = call.result(timeout=60)
+        assert response.outputs["count"].tensor_shape.dim[0].size == rows
+        assert time.monotonic() - begun > 0.05, "too fast to have been in flight"
+        assert process.popen.wait(30) == 0
+        with pytest.raises(grpc.RpcError) as caught:
+            made.prediction.Predict(request_for("recommend"), timeout=1)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert any("draining" in line for line in process.log)
+
+
+def test_sigterm_under_load_answers_or_says_unavailable(
+    serve: Callable[..., Process], publish: Callable[..., Path]
+) -> None:
+    process = serve(publish(1).parent)
+    target = f"127.0.0.1:{process.port()}"
+    with RecommenderClient(target) as client:
+        client.wait_until_available(60)
+
+    def load() -> tuple[int, Exception]:
+        answered = 0
+        with RecommenderClient(target, timeout=2) as client:
+            while True:
+                try:
+                    client.recommend(["ad01"])
+                except Exception as error:
+                    return answered, error
+                answered += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(load) for _ in range(8)]
+        time.sleep(0.5)
+        process.popen.send_signal(signal.SIGTERM)
+        results = [future.result(timeout=60) for future in futures]
+    assert process.popen.wait(30) == 0
+    for answered, error in results:
+        assert answered > 0
+        assert isinstance(error, ServerUnavailableError), error
+
+
+def test_a_client_rides_over_a_killed_and_restarted_server(
+    serve: Callable[..., Process], publish: Callable[..., Path]
+) -> None:
+    base, port = publish(1).parent, str(free_port())
+    first = serve(base, "--port", port)
+    with RecommenderClient(f"127.0.0.1:{port}", timeout=60) as client:
+        assert client.wait_until_available(60) == 1
+        before = client.recommend(["ad01"])
+        first.popen.kill()
+        first.popen.wait()
+        second = serve(base, "--port", port)
+        with ThreadPoolExecutor(1) as pool:
+            during = pool.submit(client.wait_until_available, 60)
+            assert second.port() == int(port)
+            assert during.result(60) == 1
+        assert client.recommend(["ad01"]) == before
+
+
+def test_a_taken_port_is_said(serve: Callable[..., Process], tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = serve(tmp_path, "--port", str(port))
+        assert process.popen.wait(60) == 1
+        process.end()
+    assert f"cannot listen on 127.0.0.1:{port}" in "".join(process.log)

@@ -1,0 +1,6 @@
+"""Methods that a recommender must beat before it is worth serving."""
+
+from sid_tfx.baselines.item_knn import ItemKnn
+from sid_tfx.baselines.popularity import Popularity
+
+__all__ = ["ItemKnn", "Popularity"]

@@ -156,9 +156,11 @@ def test_errors_by_kind(shared: ModelServer) -> None:
         with pytest.raises(ServerUnavailableError):
             client.recommend(["ad01"])
         assert 0.3 < time.monotonic() - begun < 3
-    with RecommenderClient(f"127.0.0.1:{shared.port}", timeout=0.001) as client:
-        with pytest.raises((RequestTimeoutError, ServerUnavailableError)):
-            client.similar_to_embedding(np.ones([50_000, DIM]))
+    with (
+        RecommenderClient(f"127.0.0.1:{shared.port}", timeout=0.001) as client,
+        pytest.raises((RequestTimeoutError, ServerUnavailableError)),
+    ):
+        client.similar_to_embedding(np.ones([50_000, DIM]))
     with pytest.raises(ValueError, match="timeout is 0"):
         RecommenderClient("127.0.0.1:1", timeout=0)
 

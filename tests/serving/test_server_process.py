@@ -25,7 +25,7 @@ from tests.serving.stubs import Stubs
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, *["-m", "serving", "--host", "127.0.0.1", "--port", "0", "--poll", "0.1"]]
+COMMAND = [sys.executable, "-m", "serving", "--host", "127.0.0.1", "--port=0", "--poll=0.1"]
 
 
 class Process:

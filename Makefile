@@ -11,8 +11,8 @@ STAMP := $(VENV)/.requirements-installed
 CONFIG ?= configs/sample.yaml
 RUN_ARGS := --config $(CONFIG) $(if $(ADS),--ads "$(ADS)") $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
 
-# Native libraries log a page of notices per process; errors still come through.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+# Native libraries write a page of notices per process; what goes wrong raises in Python.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_USE_LEGACY_KERAS := 1
 
 .PHONY: run test test-slow lint format bench setup clean

@@ -137,6 +137,7 @@ class RecommenderConfig(_Section):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     patience: PositiveInt = Field(5, description="epochs without a better validation N@10")
+    validation_users: PositiveInt = Field(5000, description="users ranked for after each epoch")
     max_history: PositiveInt = Field(50, description="newest ads of a history that are read")
     arguments: dict[str, Any] = Field(default_factory=dict)
 

@@ -1,18 +1,21 @@
 """RecommenderTrainer's `run_fn`: user sequences and a catalogue in, a SidRecommender out."""
 
 import time
+from collections.abc import Mapping
 
 import keras
-import numpy as np
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from pipeline.splits import evaluation_set, flat_sequences
 from pipeline.training import history_summary, make_deterministic, progress
 from sid_tfx.bundle import save_bundle
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets import records
-from sid_tfx.datasets.sequences import EvaluationSet, SequenceBatches, Sequences
+from sid_tfx.datasets.sequences import SequenceBatches
+from sid_tfx.decoder import SidDecoder
+from sid_tfx.evaluation import choose_dense_weight
 from sid_tfx.recommender import SidRecommender
-from sid_tfx.validation import RankingValidation, choose_dense_weight
+from sid_tfx.validation import RankingValidation
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -30,7 +33,8 @@ def run_fn(fn_args: FnArgs) -> None:
 
     catalog = SidCatalog.load(fn_args.custom_config["inputs"]["catalog"])
     train = records.read_sequences(fn_args.train_files)
-    validation = _evaluation_set(records.read_sequences(fn_args.eval_files), catalog)
+    validation = evaluation_set(records.read_sequences(fn_args.eval_files), catalog)
+    validation = validation.sample(settings["validation_users"])
     recommender = SidRecommender.for_catalog(
         catalog, max_history=settings["max_history"], seed=seed, **settings["arguments"]
     )
@@ -44,12 +48,10 @@ def run_fn(fn_args: FnArgs) -> None:
         jit_compile=False,
     )
     callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TensorBoard(fn_args.model_run_dir)]
-    ranking = None
     # A log in which nobody has three events has nobody to validate on; the last epoch is kept.
     if len(validation):
-        ranking = RankingValidation(validation)
         callbacks = [
-            ranking,
+            RankingValidation(validation),
             keras.callbacks.EarlyStopping(
                 "val_ndcg@10",
                 mode="max",
@@ -61,7 +63,7 @@ def run_fn(fn_args: FnArgs) -> None:
     begin = time.monotonic()
     history = recommender.fit(
         SequenceBatches(
-            _sequences(train, catalog),
+            flat_sequences(train, catalog),
             settings["max_history"],
             settings["batch_positions"],
             seed,
@@ -71,7 +73,9 @@ def run_fn(fn_args: FnArgs) -> None:
         shuffle=False,
         verbose=progress(),
     )
-    dense_weights = choose_dense_weight(recommender, ranking) if ranking else {}
+    dense_weights: Mapping[float, float] = {}
+    if len(validation):
+        dense_weights = choose_dense_weight(SidDecoder(recommender), validation)
     best = max(history.history.get("val_ndcg@10", [float("nan")]))
     save_bundle(
         recommender,
@@ -86,17 +90,4 @@ def run_fn(fn_args: FnArgs) -> None:
             "dense_weights": {str(weight): ndcg for weight, ndcg in dense_weights.items()},
             "fingerprints": {"catalog": catalog.fingerprint},
         },
-    )
-
-
-def _sequences(found: records.Sequences, catalog: SidCatalog) -> Sequences:
-    rows = catalog.rows(np.concatenate([np.array([], str), *found.histories]))
-    offsets = np.cumsum([0, *(len(history) for history in found.histories)])
-    return Sequences(offsets.astype(np.int64), rows, np.arange(len(rows)))
-
-
-def _evaluation_set(found: records.Sequences, catalog: SidCatalog) -> EvaluationSet:
-    targets = catalog.rows(found.targets)
-    return EvaluationSet(
-        found.user_ids, _sequences(found, catalog), targets, np.zeros(len(targets), np.int64)
     )

@@ -45,7 +45,7 @@ class Summary:
         refusals: Sentences of every gate that said no; empty after a push.
         servables: Flavour -> pushed version directory.
         home: Folder of the run.
-        examples: URI of the raw ads, for titles.
+        artifacts: `<stage>.<output>` -> URI, for the commands that come after.
     """
 
     stages: list[dict[str, Any]]
@@ -55,7 +55,7 @@ class Summary:
     refusals: list[str]
     servables: dict[str, str]
     home: str
-    examples: dict[str, str]
+    artifacts: dict[str, str]
 
     @property
     def pushed(self) -> bool:
@@ -122,10 +122,11 @@ def _summarize(stages: list[Stage], seconds: float, home: Path) -> Summary:
     metrics: dict[str, float] = {}
     servables: dict[str, str] = {}
     refusals: list[str] = []
-    examples: dict[str, str] = {}
+    outputs: dict[str, str] = {}
     for stage in stages:
         for key, artifacts in stage.outputs.items():
             for artifact in artifacts:
+                outputs[f"{stage.name}.{key}"] = artifact.uri
                 if isinstance(artifact, standard_artifacts.ModelEvaluation):
                     metrics = stage_lines.overall_metrics(artifact)
                 elif isinstance(artifact, standard_artifacts.InfraBlessing):
@@ -135,8 +136,6 @@ def _summarize(stages: list[Stage], seconds: float, home: Path) -> Summary:
                     destination = artifact.get_string_custom_property("pushed_destination")
                     if artifact.get_int_custom_property("pushed"):
                         servables[Path(destination).parent.parent.name] = destination
-                elif isinstance(artifact, standard_artifacts.Examples):
-                    examples[f"{stage.name}.{key}"] = artifact.uri
     return Summary(
         stages=[
             {
@@ -153,7 +152,7 @@ def _summarize(stages: list[Stage], seconds: float, home: Path) -> Summary:
         refusals=list(dict.fromkeys(refusals)),
         servables=servables,
         home=str(home),
-        examples=examples,
+        artifacts=outputs,
     )
 
 

@@ -90,7 +90,7 @@ def query_server(
     name = "given history"
     if not history:
         sequences = read_sequences(
-            f"{summary.examples['InteractionBuilder.sequences']}/Split-test/*"
+            f"{summary.artifacts['InteractionBuilder.sequences']}/Split-test/*"
         )
         if not 0 <= user < len(sequences.histories):
             raise ConfigError(f"--user must be in [0, {len(sequences.histories)}), got {user}")
@@ -104,7 +104,7 @@ def query_server(
             answer = client.recommend_filtered(history, k=k, mode=mode, filter_seen=filter_seen)
         milliseconds = 1000 * (time.perf_counter() - begin)
     shown = list(history[-_SHOWN_HISTORY:])
-    titles = read_titles(summary.examples["AdsGen.examples"], {*shown, *answer.ad_ids})
+    titles = read_titles(summary.artifacts["AdsGen.examples"], {*shown, *answer.ad_ids})
     console.print(f"\n[bold]{name}[/bold], newest of {len(history)} ads seen:", highlight=False)
     for ad in shown:
         console.print(f"  {ad}  {titles.get(ad, '')}", highlight=False, soft_wrap=True)

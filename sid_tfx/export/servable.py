@@ -201,11 +201,12 @@ class Servable(tf.Module):
         parsed = tf.io.parse_example(examples, spec)
         rows = newest(self.ads.rows(parsed["history"].to_tensor("")), self.limits.max_history)
         target = self.ads.rows(parsed["target"])
-        found = self._ranked(rows)
-        hits = (found.rows == target[:, None]) & (target[:, None] >= 0)
-        place = tf.argmax(tf.cast(hits, tf.int32), axis=1) + 1
+        popular, _ = self.popularity.top(
+            tf.constant([[-1]]), self.limits.max_k, self.decoder.trie.live_rows()
+        )
         return {
-            "rank": tf.cast(tf.where(tf.reduce_any(hits, axis=1), place, 0), tf.float32),
+            "rank": _rank(self._ranked(rows).rows, target),
+            "popularity_rank": _rank(popular, target),
             "history_length": tf.cast(parsed["history"].row_lengths(), tf.float32),
             "target_popularity": self.popularity.of(target),
         }
@@ -251,3 +252,10 @@ class Servable(tf.Module):
             "scores": tf.where(rows >= 0, scores, PADDING_SCORE),
             "count": tf.reduce_sum(tf.cast(rows >= 0, tf.int32), axis=1),
         }
+
+
+def _rank(rows: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """1-based place of each target [B] in its list [B or 1, K], float32; 0 where it is absent."""
+    hits = (rows == target[:, None]) & (target[:, None] >= 0)
+    place = tf.argmax(tf.cast(hits, tf.int32), axis=1) + 1
+    return tf.cast(tf.where(tf.reduce_any(hits, axis=1), place, 0), tf.float32)

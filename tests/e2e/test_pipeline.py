@@ -69,7 +69,7 @@ def catalog(small_run):
 
 @pytest.fixture(scope="module")
 def histories(small_run):
-    uri = small_run.summary["examples"]["InteractionBuilder.sequences"]
+    uri = small_run.summary["artifacts"]["InteractionBuilder.sequences"]
     return [list(h) for h in read_sequences(f"{uri}/Split-test/*").histories[:20]]
 
 

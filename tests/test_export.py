@@ -1,16 +1,19 @@
 """The servable: through every loader in a fresh process, against what the parts say in this one."""
 
 import dataclasses
-import itertools
 import pathlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sid_tfx import export
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.export import Servable, WireLimits, custom_ops
+from sid_tfx.export.history import newest
+from sid_tfx.export.id_table import IdTable
 from sid_tfx.export.inventory import read_graphs
 from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.recommender import SidRecommender
@@ -188,14 +191,15 @@ def _same(left: dict, right: dict) -> None:
             np.testing.assert_array_equal(value, right[name], err_msg=name)
 
 
-@pytest.mark.parametrize("loader", ["session", "tf2"])
 @pytest.mark.parametrize("flavour", ["portable", "scann"])
-def test_every_signature_answers_in_a_fresh_process_as_in_this_one(flavour, loader, request):
+def test_every_signature_answers_in_a_fresh_process_as_in_this_one(flavour, request):
     servable, path = request.getfixturevalue(flavour)
     requests = _requests()
-    answers = fresh_process.run(path, requests, loader, scann=flavour == "scann")
-    for (signature, inputs), answer in zip(requests, answers, strict=True):
-        _same(_here(servable, signature, inputs), answer)
+    expected = [_here(servable, signature, inputs) for signature, inputs in requests]
+    for loader in ("session", "tf2"):
+        answers = fresh_process.run(path, requests, loader, scann=flavour == "scann")
+        for here, there in zip(expected, answers, strict=True):
+            _same(here, there)
 
 
 def test_only_the_scann_servable_has_custom_ops(portable, scann):
@@ -203,3 +207,285 @@ def test_only_the_scann_servable_has_custom_ops(portable, scann):
     found = custom_ops(scann[1])
     assert found
     assert all(op.startswith("Scann>") for op in found)
+
+
+@pytest.fixture(scope="module")
+def ask(portable):
+    """Asks a signature of the saved model."""
+    loaded = tf.saved_model.load(portable[1])
+
+    def answer(signature: str, **inputs) -> dict[str, np.ndarray]:
+        tensors = {name: tf.constant(value) for name, value in inputs.items()}
+        return {k: v.numpy() for k, v in loaded.signatures[signature](**tensors).items()}
+
+    return answer
+
+
+def _filtered(ask, histories, exclude, filter_seen, modes) -> dict[str, np.ndarray]:
+    return ask(
+        "recommend_filtered",
+        history=_bytes(histories, LIMITS.max_history),
+        exclude_ad_ids=_bytes(exclude, LIMITS.max_exclude),
+        filter_seen=np.array(filter_seen),
+        mode=np.array([mode.encode() for mode in modes], dtype=object),
+    )
+
+
+def _ads(answer: dict[str, np.ndarray]) -> list[list[str]]:
+    return [[ad.decode() for ad in row if ad] for row in answer["ad_ids"]]
+
+
+def _check_wire(answer: dict[str, np.ndarray], catalog: SidCatalog) -> None:
+    """What holds of every answer with codes."""
+    assert answer["ad_ids"].shape[1] == LIMITS.max_k
+    assert answer["sids"].shape[1:] == (LIMITS.max_k, LEVELS)
+    for ads, scores, sids, count in zip(
+        _ads(answer), answer["scores"], answer["sids"], answer["count"], strict=True
+    ):
+        assert len(ads) == count
+        assert len(set(ads)) == count
+        rows = catalog.rows(ads)
+        assert (rows >= 0).all()
+        np.testing.assert_array_equal(sids[:count], catalog.codes[rows])
+        assert (sids[count:] == -1).all()
+        assert (np.diff(scores) <= 0).all()
+        assert (scores[count:] == PADDING_SCORE).all()
+        assert (scores[:count] > PADDING_SCORE).all()
+
+
+def test_recommend_is_what_the_decoder_says(ask, portable, parts):
+    answer = ask("recommend", history=_bytes(HISTORIES, LIMITS.max_history))
+    rows = [[parts.catalog.rows([ad])[0] + 1 for ad in history if ad] for history in HISTORIES]
+    padded = np.array([[*row, *[0] * (LIMITS.max_history - len(row))] for row in rows])
+    found = portable[0].decoder.recommend(tf.constant(padded), LIMITS.max_k)
+    known = [0, 2, 4]
+    expected = parts.catalog.ad_ids[found.rows.numpy()[known]]
+    np.testing.assert_array_equal(np.array(_ads(answer), dtype=object)[known], expected)
+    np.testing.assert_allclose(answer["scores"][known], found.scores.numpy()[known], rtol=1e-4)
+    _check_wire(answer, parts.catalog)
+
+
+def test_unknown_ads_in_a_history_are_skipped(ask):
+    clean, dirty = [_ad(3), _ad(17)], ["x", _ad(3), "", "y", _ad(17), ""]
+    answer = ask("recommend", history=_bytes([clean, dirty], LIMITS.max_history))
+    assert _ads(answer)[0] == _ads(answer)[1]
+    np.testing.assert_allclose(answer["scores"][0], answer["scores"][1], rtol=1e-4)
+
+
+def test_a_history_without_known_ads_gets_the_popular_ones(ask, parts):
+    answer = ask("recommend", history=_bytes([[], [_ad(1)], ["nobody"]], LIMITS.max_history))
+    ranked = parts.catalog.ad_ids[np.argsort(-parts.popularity, kind="stable")]
+    assert _ads(answer)[0] == _ads(answer)[2] == list(ranked[: LIMITS.max_k])
+    assert _ads(answer)[1] != _ads(answer)[0]
+    share = (parts.popularity.max() + 1) / (parts.popularity.sum() + ADS)
+    np.testing.assert_allclose(answer["scores"][0, 0], np.log(share), rtol=1e-5)
+    _check_wire(answer, parts.catalog)
+    excluded = list(ranked[: LIMITS.max_exclude])
+    filtered = _filtered(ask, [[]], [excluded], [True], ["generative"])
+    assert _ads(filtered)[0] == list(ranked[LIMITS.max_exclude :][: LIMITS.max_k])
+
+
+_ids = st.one_of(st.integers(0, ADS - 1).map(_ad), st.sampled_from(["", "nobody"]))
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.lists(_ids, max_size=LIMITS.max_history),
+            st.lists(_ids, max_size=LIMITS.max_exclude),
+            st.booleans(),
+            st.sampled_from(["generative", "hybrid", ""]),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_answer_has_an_excluded_ad_and_none_depends_on_its_batch(ask, parts, rows):
+    answer = _filtered(ask, *zip(*rows, strict=True))
+    _check_wire(answer, parts.catalog)
+    # 60 ads less at most 6 seen and 4 excluded: K must come back.
+    assert (answer["count"] == LIMITS.max_k).all()
+    for number, (history, excluded, filter_seen, mode) in enumerate(rows):
+        found = set(_ads(answer)[number])
+        assert not found & set(excluded)
+        if filter_seen:
+            assert not found & set(history)
+        alone = _filtered(ask, [history], [excluded], [filter_seen], [mode])
+        np.testing.assert_allclose(answer["scores"][number], alone["scores"][0], rtol=1e-3)
+
+
+def test_the_mode_counts_row_by_row(ask):
+    history = [[_ad(3), _ad(17)]]
+    mixed = _filtered(ask, history * 3, [[]] * 3, [False] * 3, ["generative", "hybrid", "neither"])
+    for row, mode in enumerate(["generative", "hybrid", "generative"]):
+        alone = _filtered(ask, history, [[]], [False], [mode])
+        assert _ads(mixed)[row] == _ads(alone)[0]
+        np.testing.assert_allclose(mixed["scores"][row], alone["scores"][0], rtol=1e-4)
+    assert not np.allclose(mixed["scores"][0], mixed["scores"][1])
+    plain = ask("recommend", history=_bytes(history, LIMITS.max_history))
+    assert _ads(plain)[0] == _ads(mixed)[0]
+
+
+def test_evaluate_ranks_the_target_in_what_recommend_returns(ask, parts):
+    long = [_ad(row) for row in (50, 51, 52, 53, 54, 3, 17, 40, 41, 42)]
+    latest = ask("recommend", history=_bytes([long[-LIMITS.max_history :]], LIMITS.max_history))
+    ranked = _ads(latest)[0]
+    absent = next(_ad(row) for row in range(ADS) if _ad(row) not in ranked)
+    targets = [*ranked, absent, "nobody"]
+    answer = ask(
+        "evaluate",
+        examples=np.array([_example(history=long, target=ad) for ad in targets], dtype=object),
+    )
+    np.testing.assert_array_equal(answer["rank"], [1, 2, 3, 4, 5, 0, 0])
+    np.testing.assert_array_equal(answer["history_length"], [len(long)] * len(targets))
+    rows = parts.catalog.rows(targets)
+    expected = np.where(rows >= 0, parts.popularity[rows], 0)
+    np.testing.assert_array_equal(answer["target_popularity"], expected)
+
+
+def test_evaluate_takes_a_batch_without_any_history(ask, parts):
+    best = parts.catalog.ad_ids[np.argmax(parts.popularity)]
+    answer = ask("evaluate", examples=np.array([_example(target=best)] * 2, dtype=object))
+    np.testing.assert_array_equal(answer["rank"], [1, 1])
+    np.testing.assert_array_equal(answer["history_length"], [0, 0])
+
+
+def test_similar_ads_match_cosine_similarity_and_leave_the_ad_out(ask, parts):
+    rows = [0, 5, 59]
+    answer = ask("similar_ads", ad_ids=np.array([*map(_ad, rows), "nobody"]))
+    unit = parts.catalog.embeddings / np.linalg.norm(
+        parts.catalog.embeddings, axis=1, keepdims=True
+    )
+    cosine = unit[rows] @ unit.T
+    cosine[np.arange(3), rows] = -np.inf
+    order = np.argsort(-cosine, axis=1)[:, : LIMITS.max_k]
+    for row in range(3):
+        assert _ads(answer)[row] == list(parts.catalog.ad_ids[order[row]])
+    expected = np.take_along_axis(cosine, order, 1)
+    np.testing.assert_allclose(answer["scores"][:3], expected, rtol=1e-4)
+    np.testing.assert_array_equal(answer["count"], [5, 5, 5, 0])
+    by_vector = ask("similar_to_embedding", embedding=parts.catalog.embeddings[rows] * 7)
+    assert [ads[0] for ads in _ads(by_vector)] == [_ad(row) for row in rows]
+
+
+def test_encode_ads_is_what_the_tokenizer_says(ask, parts):
+    examples = tf.constant([_example(title="word1 word2", advertiser="word3"), _example()])
+    answer = ask("encode_ads", examples=examples)
+    expected = parts.tokenizer(parts.preprocess(examples), training=False)
+    np.testing.assert_array_equal(answer["sids"], expected["codes"])
+    np.testing.assert_allclose(answer["embedding"], expected["embedding"], rtol=1e-4, atol=1e-6)
+
+
+def test_ads_that_are_switched_off_are_never_recommended(parts):
+    servable = parts.servable()
+    on = np.arange(ADS) % 2 == 0
+    servable.decoder.trie.set_live(on)
+    answer = _here(servable, *_requests()[1])
+    assert (answer["count"] == LIMITS.max_k).all()
+    for ads in _ads(answer):
+        assert on[parts.catalog.rows(ads)].all()
+
+
+def test_a_catalogue_of_three_ads_pads_and_counts(parts):
+    catalog = _catalog(ads=3)
+    servable = parts.servable(
+        recommender=_recommender(catalog), catalog=catalog, popularity=np.array([0, 9, 3])
+    )
+    history = _bytes([[_ad(2)], []], LIMITS.max_history)
+    answer = _here(servable, "recommend", {"history": history})
+    _check_wire(answer, catalog)
+    np.testing.assert_array_equal(answer["count"], [3, 3])
+    assert _ads(answer)[1] == [_ad(1), _ad(2), _ad(0)]
+    similar = _here(servable, "similar_ads", {"ad_ids": np.array([_ad(0), "nobody"])})
+    np.testing.assert_array_equal(similar["count"], [2, 0])
+
+
+def test_hybrid_can_be_the_default(parts, ask):
+    servable = parts.servable(default_mode="hybrid")
+    history = _bytes(HISTORIES[:1], LIMITS.max_history)
+    expected = _filtered(ask, HISTORIES[:1], [[]], [False], ["hybrid"])
+    assert _ads(_here(servable, "recommend", {"history": history})) == _ads(expected)
+
+
+def test_the_graph_does_not_grow_with_the_catalogue(parts, portable):
+    catalog = _catalog(ads=3000)
+    servable = parts.servable(
+        recommender=_recommender(catalog), catalog=catalog, popularity=np.ones(3000)
+    )
+    path = str(parts.folder / "large")
+    export.save(servable, path)
+    small, large = _graph_bytes(portable[1]), _graph_bytes(path)
+    # The ids alone of 2,940 more ads have 10 bytes each.
+    assert large[0] - small[0] < 2940
+    # The largest are the names of all variables, for restoring them.
+    assert max(small[1], large[1]) < 25_000
+
+
+def _graph_bytes(path: str) -> tuple[int, int]:
+    """Bytes of all graphs of a SavedModel, and of their largest constant."""
+    graphs = read_graphs(path)
+    constants = [
+        node.attr["value"].tensor.ByteSize()
+        for graph in graphs
+        for nodes in (graph.node, *(function.node_def for function in graph.library.function))
+        for node in nodes
+        if node.op == "Const"
+    ]
+    return sum(graph.ByteSize() for graph in graphs), max(constants)
+
+
+def test_the_manifest_names_the_generation(portable, parts):
+    manifest = export.read_manifest(portable[1])
+    assert manifest["fingerprints"] == parts.catalog.fingerprints
+    assert manifest["limits"] == LIMITS.to_dict()
+    assert manifest["index"] == "brute_force"
+    assert manifest["ads"] == ADS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"default_mode": "both"}, "default_mode must be one of"),
+        ({"popularity": np.ones(3)}, "popularity has 3 counts, the catalogue 60"),
+        ({"popularity": np.full(ADS, -1)}, "popularity of row 0 is -1"),
+        ({"catalog": _catalog(seed=5)}, "not this catalogue"),
+        ({"catalog": _catalog(ads=7)}, "60 ads are not this catalogue's 7"),
+        ({"index": BruteForce().index(np.eye(3))}, "the index has 3 ads"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(parts, changes, message):
+    with pytest.raises(ValueError, match=message):
+        parts.servable(**changes)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [({"max_k": 0}, "max_k must be at least 1"), ({"beam_size": 3}, "beam_size=3 must be")],
+)
+def test_impossible_limits_are_refused(limits, message):
+    with pytest.raises(ValueError, match=message):
+        WireLimits(**limits)
+
+
+@pytest.mark.parametrize("ad_id", ["", "a\nb", "a\r"])
+def test_an_id_that_the_table_cannot_hold_is_refused(ad_id):
+    with pytest.raises(ValueError, match="row 1 is empty or has a line break"):
+        IdTable(np.array(["a", ad_id], dtype=object))
+
+
+@given(
+    histories=st.lists(
+        st.lists(st.integers(-1, 9), min_size=9, max_size=9), min_size=1, max_size=3
+    ),
+    width=st.integers(1, 12),
+)
+@settings(max_examples=30, deadline=None)
+def test_newest_keeps_the_last_known_ads_in_order(histories, width):
+    expected = []
+    for history in histories:
+        known = [row + 1 for row in history if row >= 0][-width:]
+        expected.append(known + [0] * (width - len(known)))
+    np.testing.assert_array_equal(newest(tf.constant(histories), width), expected)

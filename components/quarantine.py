@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from tensorflow.io import gfile
@@ -61,8 +63,8 @@ class Counts:
 class WriteQuarantine(beam.PTransform):
     """Writes `rejected.jsonl` and `counts.json` into the quarantine folder of an artifact.
 
-    Expands on a dict of PCollections: `rejected` of `Rejection`, `tally` of `(name, int)`,
-    `failures` of `str`.
+    Expands on a dict of PCollections: `rejected` of `Rejection`, `tally` of `(name, int)`, and
+    optionally `failures` of `str`.
     """
 
     def __init__(self, uri: str) -> None:
@@ -70,38 +72,50 @@ class WriteQuarantine(beam.PTransform):
         self._directory = os.path.join(uri, DIRECTORY)
 
     def expand(self, pcolls: dict[str, beam.PCollection]) -> beam.PCollection:
-        """Adds the writes to the pipeline."""
-        rejected, tally, failures = pcolls["rejected"], pcolls["tally"], pcolls["failures"]
-        _ = (
-            rejected
-            | "ToJson" >> beam.Map(Rejection.to_json)
-            | "WriteRejected"
-            >> beam.io.WriteToText(os.path.join(self._directory, _REJECTED), shard_name_template="")
-        )
-        count = rejected | "Count" >> beam.combiners.Count.Globally()
-        first = rejected | "First" >> beam.combiners.Top.Smallest(_SHOWN)
-        sums = tally | "Sum" >> beam.CombinePerKey(sum)
+        """Adds the steps to the pipeline."""
+        pipeline = next(iter(pcolls.values())).pipeline
+        # One group and one file: rejections are few by their limit, and in order for people.
+        named = [
+            pcoll | f"Name[{name}]" >> beam.Map(_named, name) for name, pcoll in pcolls.items()
+        ]
+        # So that the files are written where nothing came in, too.
+        named.append(pipeline | "Nothing" >> beam.Create([(None, ("", None))]))
         return (
-            rejected.pipeline
-            | "Once" >> beam.Create([None])
-            | "Assemble"
-            >> beam.Map(
-                lambda _, count, first, sums, failures: json.dumps(
-                    {
-                        "tally": dict(sorted(sums.items())),
-                        "rejected": count,
-                        "first": first,
-                        "failures": sorted(failures),
-                    }
-                ),
-                beam.pvalue.AsSingleton(count),
-                beam.pvalue.AsSingleton(first),
-                beam.pvalue.AsDict(sums),
-                beam.pvalue.AsList(failures),
-            )
-            | "WriteCounts"
-            >> beam.io.WriteToText(os.path.join(self._directory, _COUNTS), shard_name_template="")
+            named
+            | "Flatten" >> beam.Flatten()
+            | "Together" >> beam.GroupByKey()
+            | "Write" >> beam.Map(_write, self._directory)
         )
+
+
+def _named(value: Any, name: str) -> tuple[None, tuple[str, Any]]:
+    return None, (name, value)
+
+
+def _write(group: tuple[None, Iterable[tuple[str, Any]]], directory: str) -> None:
+    rejected: list[Rejection] = []
+    failures: list[str] = []
+    tally: Counter[str] = Counter()
+    for name, value in group[1]:
+        if name == "rejected":
+            rejected.append(Rejection(*value))
+        elif name == "failures":
+            failures.append(value)
+        elif name == "tally":
+            tally[value[0]] += value[1]
+    rejected.sort()
+    gfile.makedirs(directory)
+    with gfile.GFile(os.path.join(directory, _REJECTED), "w") as file:
+        for rejection in rejected:
+            file.write(rejection.to_json() + "\n")
+    counts = {
+        "tally": dict(sorted(tally.items())),
+        "rejected": len(rejected),
+        "first": rejected[:_SHOWN],
+        "failures": sorted(failures),
+    }
+    with gfile.GFile(os.path.join(directory, _COUNTS), "w") as file:
+        file.write(json.dumps(counts, ensure_ascii=False) + "\n")
 
 
 def read_counts(uri: str) -> Counts:

@@ -108,7 +108,7 @@ def read_chunks(
 
 
 def _open(path: str) -> Any:
-    # FileSystems opens gs:// and s3:// paths too; its own decompression lacks .xz and readline speed.
+    # FileSystems opens gs:// and s3:// paths too, but its own decompression reads lines slowly.
     raw = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
     suffix = os.path.splitext(path)[1].lower()
     opener = _DECOMPRESS.get(suffix)

@@ -126,12 +126,13 @@ def _sniff(name: str, given: "pa.Array | list[Any]", separator: str) -> SniffedC
         return SniffedColumn(name, "id")
     if name in ("timestamp", "event", "weight"):
         return SniffedColumn(name, name)
-    head = [item for item in _head(given) if item is not None]
+    head = _head(given)
     if name == "category_path":
         paths = [_or_none(one.category_path, item, separator, 1 << 20) for item in head]
         return SniffedColumn(name, name, max((len(path) for path in paths if path), default=0))
     if name.endswith(DENSE_SUFFIX):
-        return SniffedColumn(name, "dense", _common_size(head))
+        size = _common_size(head)
+        return SniffedColumn(name, "dense" if size else "unused", size)
     if name in TEXT:
         return SniffedColumn(name, "text")
     if name in CATEGORICAL:
@@ -140,7 +141,9 @@ def _sniff(name: str, given: "pa.Array | list[Any]", separator: str) -> SniffedC
 
 
 def _head(given: "pa.Array | list[Any]") -> list[Any]:
-    return given[:_HEAD].to_pylist() if isinstance(given, pa.Array) else given[:_HEAD]
+    if isinstance(given, pa.Array):
+        return given.drop_null()[:_HEAD].to_pylist()
+    return [item for item in given if item is not None][:_HEAD]
 
 
 def _or_none(parse: Any, *arguments: Any) -> Any:

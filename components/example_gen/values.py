@@ -39,7 +39,7 @@ def _string(value: Any) -> str | None:
     if isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)):
         return str(int(value))
     if isinstance(value, (float, np.floating)):
-        if value.is_integer() and abs(value) < _EXACT_FLOAT:
+        if value.is_integer() and abs(float(value)) < _EXACT_FLOAT:
             return str(int(value))
         raise ValueError(f"{show(value)} is a fractional number; write text")
     if not isinstance(value, str):
@@ -163,13 +163,13 @@ def timestamp(value: Any, earliest: int, latest: int) -> int:
                 raise ValueError(f"{show(given)} is not a number of Unix seconds") from error
     if value is None or _is_nan(value):
         raise ValueError(f"{show(given)} is empty; every event needs its Unix seconds")
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise ValueError(
             f"{show(given)} is of type {type(given).__name__}; write whole Unix seconds"
         )
-    if math.isinf(value):
+    if isinstance(value, (float, np.floating)) and math.isinf(value):
         raise ValueError(f"{show(given)} is not a time; write whole Unix seconds")
-    seconds = math.floor(value)
+    seconds = int(math.floor(value))
     if seconds < earliest:
         what = "is negative" if seconds < 0 else f"lies before the earliest allowed, {earliest}"
         raise ValueError(f"{show(given)} {what}; write Unix seconds")

@@ -1,6 +1,7 @@
 """Builds user sequences and Swing pairs in Beam."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -59,45 +60,40 @@ def known_events(element: tuple[bytes, dict[str, Iterable[Any]]], source: str) -
 class TimeQuantiles(beam.CombineFn):
     """Exact quantiles of timestamps, whatever the order they come in.
 
-    Keeps the distinct timestamps and their counts. The result is the start of the validation and
-    of the test window: the smallest timestamps with at most the given shares of events before
-    them.
+    Keeps how often each timestamp occurs. The result is the start of the validation and of the
+    test window: the first timestamps that have at least the share of training events, and of
+    training and validation events, before them.
     """
 
     def __init__(self, validation_share: float, test_share: float) -> None:
         super().__init__()
         self._shares = (1.0 - validation_share - test_share, 1.0 - test_share)
 
-    def create_accumulator(self) -> tuple[np.ndarray, np.ndarray]:
+    def create_accumulator(self) -> Counter[int]:
         """No timestamps."""
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return Counter()
 
-    def add_inputs(self, accumulator: Any, inputs: Iterable[int]) -> Any:
-        """Adds timestamps."""
-        times, counts = np.unique(np.fromiter(inputs, np.int64), return_counts=True)
-        return self.merge_accumulators([accumulator, (times, counts)])
-
-    def add_input(self, accumulator: Any, element: int) -> Any:
+    def add_input(self, accumulator: Counter[int], element: int) -> Counter[int]:
         """Adds one timestamp."""
-        return self.add_inputs(accumulator, [element])
+        accumulator[element] += 1
+        return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
+    def merge_accumulators(self, accumulators: Iterable[Counter[int]]) -> Counter[int]:
         """Adds up the counts."""
-        times, counts = (np.concatenate(arrays) for arrays in zip(*accumulators, strict=True))
-        unique, position = np.unique(times, return_inverse=True)
-        return unique, np.bincount(position, counts, minlength=len(unique)).astype(np.int64)
+        merged: Counter[int] = Counter()
+        for accumulator in accumulators:
+            merged.update(accumulator)
+        return merged
 
-    def extract_output(self, accumulator: Any) -> tuple[int, int]:
-        """The two boundaries."""
-        times, counts = accumulator
-        if not len(times):
+    def extract_output(self, accumulator: Counter[int]) -> tuple[int, int]:
+        """The two boundaries, both 0 of no timestamps."""
+        if not accumulator:
             return 0, 0
-        share_through = np.cumsum(counts) / counts.sum()
-        first, second = (
-            int(times[min(np.searchsorted(share_through, share), len(times) - 1)])
-            for share in self._shares
-        )
-        return first, second
+        times = np.sort(np.fromiter(accumulator, np.int64, len(accumulator)))
+        counts = np.asarray([accumulator[time] for time in times.tolist()])
+        before = np.cumsum(counts) - counts
+        first, second = np.searchsorted(before, np.asarray(self._shares) * counts.sum())
+        return int(times[min(first, len(times) - 1)]), int(times[min(second, len(times) - 1)])
 
 
 class CutUser(beam.DoFn):
@@ -174,7 +170,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             | "Join" >> beam.CoGroupByKey()
             | "Known" >> beam.FlatMap(known_events, source).with_outputs("rejected", main="events")
         )
-        windows = ()
+        windows: tuple[Any, ...] = ()
         if split == "global_time":
             quantiles = TimeQuantiles(
                 exec_properties["validation_share"], exec_properties["test_share"]
@@ -210,7 +206,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         _ = {
             "rejected": joined.rejected,
             "tally": tally,
-            "failures": pipeline | "NoFailures" >> beam.Create([]).with_output_types(str),
         } | "Quarantine" >> quarantine.WriteQuarantine(sequences.uri)
 
     def _conclude(

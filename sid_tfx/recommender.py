@@ -84,7 +84,7 @@ class SidRecommender(keras.Model):
         label_smoothing: float = 0.05,
         id_embedding: bool = True,
         dense_loss_weight: float = 1.0,
-        dense_negatives: int = 16384,
+        dense_negatives: int = 1024,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -388,8 +388,8 @@ def _move(rows: Any, to_left: bool) -> Any:
 
 def _cross_entropy(logits: Any, labels: Any, smoothing: float) -> Any:
     """Cross-entropy `[...]` of integer labels, `smoothing` spread evenly over all classes."""
-    picked = ops.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    expected = (1 - smoothing) * picked
+    loss = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     if smoothing:
-        expected = expected + smoothing * ops.mean(logits, axis=-1)
-    return ops.logsumexp(logits, axis=-1) - expected
+        even = ops.logsumexp(logits, axis=-1) - ops.mean(logits, axis=-1)
+        loss = (1 - smoothing) * loss + smoothing * even
+    return loss

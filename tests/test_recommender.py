@@ -1,0 +1,362 @@
+"""The recommender and its decoder: training, padding, files, JAX, hybrid scoring, exclusions."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sid_tfx.catalog import SidCatalog
+from sid_tfx.datasets.sequences import SequenceBatches, leave_one_out
+from sid_tfx.decoder import SidDecoder
+from sid_tfx.evaluation import GenerativeRecommender, choose_dense_weight, evaluate
+from sid_tfx.layers import AdEmbedding, CausalBlock, LevelHead
+from sid_tfx.recommender import SidRecommender
+
+pytestmark = pytest.mark.unit
+
+ADS = 60
+SMALL = {
+    "hidden_size": 32,
+    "num_heads": 2,
+    "mlp_size": 64,
+    "head_size": 32,
+    "max_history": 12,
+    "dropout": 0.0,
+    "item_dropout": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    rng = np.random.default_rng(0)
+    ids = [f"ad{i:03d}" for i in range(ADS)]
+    return SidCatalog.build(
+        ids, rng.integers(0, 6, (ADS, 2)), rng.normal(size=(ADS, 8)), 6, max_dedup=8
+    )
+
+
+def walks(users=400, length=9, seed=0):
+    """Every ad has one successor, followed nine times out of ten: something plain to learn."""
+    rng = np.random.default_rng(seed)
+    after = np.random.default_rng(99).permutation(ADS)
+    rows = np.empty((users, length), int)
+    rows[:, 0] = rng.integers(0, ADS, users)
+    for t in range(1, length):
+        jump = rng.random(users) < 0.1
+        rows[:, t] = np.where(jump, rng.integers(0, ADS, users), after[rows[:, t - 1]])
+    user = np.repeat([f"u{i:04d}" for i in range(users)], length)
+    return leave_one_out(user, rows.ravel(), np.tile(np.arange(length), users)), after
+
+
+@pytest.fixture(scope="module")
+def trained(catalog):
+    splits, after = walks()
+    model = SidRecommender.for_catalog(catalog, **SMALL)
+    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    log = model.fit(SequenceBatches(splits.train, 12, 512), epochs=25, verbose=0).history
+    return model, splits, after, log
+
+
+def test_it_learns_what_follows_what(trained, catalog):
+    model, splits, after, log = trained
+    assert log["loss"][-1] < 0.6 * log["loss"][0]
+    assert set(log) == {"loss", "sid_loss", "dense_loss"}
+    decoder = SidDecoder(model, beam_size=10)
+    last = tf.constant(np.arange(ADS)[:, None] + 1)
+    for mode in ("generative", "hybrid"):
+        first = decoder.recommend(last, 1, mode).rows.numpy()[:, 0]
+        assert (first == after).mean() > 0.9
+        method = GenerativeRecommender(decoder, mode)
+        assert evaluate("ours", method, splits.test, catalog, mode=mode).record()["recall@5"] > 0.7
+
+
+def test_padding_and_unknown_ads_change_nothing(trained):
+    model = trained[0]
+    history = [5, 9, 2, 7]
+    variants = np.array(
+        [
+            [5, 9, 2, 7, 0, 0, 0, 0],
+            [0, 0, 0, 0, 5, 9, 2, 7],
+            [0, 5, 0, 9, 2, 0, 0, 7],
+        ]
+    )
+    want = model.user_state(np.array([history])).numpy()
+    np.testing.assert_allclose(model.user_state(variants), np.repeat(want, 3, 0), atol=1e-5)
+
+
+def test_only_the_newest_ads_are_read(trained):
+    model = trained[0]
+    long = np.random.default_rng(0).integers(1, ADS + 1, (2, 30))
+    long[1, 20:] = 0
+    newest = np.stack([long[0, 18:], long[1, 8:20]])
+    np.testing.assert_allclose(model.user_state(long), model.user_state(newest), atol=1e-5)
+
+
+def test_states_never_see_the_future(trained):
+    model = trained[0]
+    one = np.array([[3, 4, 5, 6, 7]])
+    two = np.array([[3, 4, 5, 9, 9]])
+    np.testing.assert_allclose(model(one)[:, :3], model(two)[:, :3], atol=1e-6)
+    assert np.abs(np.asarray(model(one)[:, 3:]) - np.asarray(model(two)[:, 3:])).max() > 1e-3
+
+
+def test_log_probs_of_codes_agree_with_the_beam(trained, catalog):
+    model = trained[0]
+    rows = tf.constant([[5, 9, 2], [7, 0, 0]])
+    state = model.user_state(rows)
+    everything = np.tile(np.arange(1, ADS + 1), (2, 1))
+    scores = model.sid_log_probs(state, everything).numpy()
+    result = SidDecoder(model, beam_size=ADS).recommend(rows, ADS)
+    got = np.take_along_axis(scores, result.rows.numpy(), axis=1)
+    np.testing.assert_allclose(result.scores, got, rtol=1e-4, atol=1e-4)
+    assert (np.sort(result.rows.numpy(), axis=1) == np.arange(ADS)).all()
+    # All code sequences together, catalogue or not, have probability 1.
+    grid = np.stack(np.meshgrid(range(6), range(6), range(8), indexing="ij"), -1).reshape(-1, 3)
+    total = 0.0
+    for level in range(3):
+        prefix = tf.constant(np.tile(grid[:, :level], (2, 1, 1)), tf.int32)
+        level_scores = model.next_log_probs(state, prefix).numpy()
+        level_scores = np.broadcast_to(level_scores, (2, len(grid), level_scores.shape[-1]))
+        total = total + level_scores[:, np.arange(len(grid)), grid[:, level]]
+    np.testing.assert_allclose(np.exp(total).sum(axis=1), 1, rtol=1e-4)
+
+
+def test_hybrid_equals_scoring_every_ad(trained):
+    model = trained[0]
+    rows = tf.constant([[5, 9, 2, 7], [7, 1, 0, 0]])
+    model.dense_weight.assign(0.7)
+    state = model.user_state(rows)
+    everything = np.tile(np.arange(1, ADS + 1), (2, 1))
+    dense = tf.nn.log_softmax(model.dense_scores(state)).numpy()
+    truth = model.sid_log_probs(state, everything).numpy() + 0.7 * dense
+    decoder = SidDecoder(model, beam_size=ADS, dense_candidates=ADS)
+    result = decoder.recommend(rows, 10, "hybrid")
+    np.testing.assert_allclose(result.scores, -np.sort(-truth, axis=1)[:, :10], atol=1e-4)
+    # A narrow beam still reaches what only the dense side finds.
+    narrow = SidDecoder(model, beam_size=1, dense_candidates=ADS).recommend(rows, 10, "hybrid")
+    np.testing.assert_array_equal(narrow.rows, result.rows)
+    # Candidates from an index give the same order; repeats of beam ads and padding are dropped.
+    given = tf.constant(np.pad(everything - 1, [(0, 0), (0, 3)], constant_values=-1))
+    indexed = decoder.recommend(rows, 10, "hybrid", dense_rows=given)
+    np.testing.assert_array_equal(indexed.rows, result.rows)
+    model.dense_weight.assign(1.0)
+
+
+@pytest.mark.parametrize("mode", ["generative", "hybrid"])
+def test_excluded_seen_and_switched_off_ads_never_appear(trained, mode):
+    decoder = SidDecoder(trained[0], beam_size=4, dense_candidates=4)
+    live = np.arange(ADS) % 3 > 0
+    decoder.trie.set_live(live)
+    rows = np.random.default_rng(1).integers(0, ADS + 1, (5, 7))
+    excluded = np.random.default_rng(2).integers(-1, ADS, (5, 9))
+    seen = np.array([True, False, True, False, True])
+    result = decoder.recommend(
+        tf.constant(rows), 12, mode, tf.constant(excluded), tf.constant(seen)
+    )
+    assert (result.count.numpy() == 12).all()
+    for b in range(5):
+        found = result.rows.numpy()[b]
+        gone = set(excluded[b]) | (set(rows[b] - 1) if seen[b] else set())
+        assert not gone & set(found)
+        assert live[found].all()
+        assert len(set(found)) == 12
+        assert (np.diff(result.scores.numpy()[b]) <= 1e-5).all()
+
+
+def test_results_run_out_where_ads_do(trained):
+    decoder = SidDecoder(trained[0], beam_size=4)
+    decoder.trie.set_live(np.arange(ADS) < 3)
+    for mode in ("generative", "hybrid"):
+        result = decoder.recommend(tf.constant([[9, 8]]), 100, mode, tf.constant([[1]]))
+        assert result.count.numpy().tolist() == [2]
+        assert set(result.rows.numpy()[0, :2]) == {0, 2}
+        assert (result.rows.numpy()[0, 2:] == -1).all()
+
+
+def test_mode_per_request_in_one_graph(trained):
+    decoder = SidDecoder(trained[0], beam_size=10)
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, 6], tf.int32), tf.TensorSpec([None], tf.bool)]
+    )
+    def serve(rows, hybrid):
+        return decoder.recommend(rows, 10, hybrid, filter_seen=hybrid)
+
+    rows = np.random.default_rng(3).integers(0, ADS + 1, (4, 6)).astype(np.int32)
+    mixed = serve(rows, np.array([True, False, True, False]))
+    one = decoder.recommend(rows, 10, "hybrid", filter_seen=True)
+    two = decoder.recommend(rows, 10, "generative")
+    np.testing.assert_array_equal(mixed.rows[::2], one.rows[::2])
+    np.testing.assert_array_equal(mixed.rows[1::2], two.rows[1::2])
+    assert serve.get_concrete_function().graph.as_graph_def().ByteSize() < 500_000
+
+
+def test_the_dense_weight_is_chosen_on_validation(trained):
+    model, splits, _, _ = trained
+    decoder = SidDecoder(model, beam_size=10)
+    found = choose_dense_weight(decoder, splits.validation, (0.0, 1.0))
+    best = max(found, key=lambda weight: found[weight])
+    assert float(model.dense_weight.numpy()) == best
+    model.dense_weight.assign(1.0)
+
+
+def test_keras_file_round_trip(trained, tmp_path):
+    model = trained[0]
+    model.dense_weight.assign(0.25)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    model.dense_weight.assign(1.0)
+    assert loaded.get_config() == model.get_config()
+    assert float(loaded.dense_weight.numpy()) == 0.25
+    rows = np.array([[5, 9, 2, 7]])
+    np.testing.assert_array_equal(loaded.user_state(rows), model.user_state(rows))
+    np.testing.assert_array_equal(loaded.ad_codes, model.ad_codes)
+    want = SidDecoder(model, 10).recommend(tf.constant(rows), 10)
+    got = SidDecoder(loaded, 10).recommend(tf.constant(rows), 10)
+    np.testing.assert_array_equal(got.rows, want.rows)
+
+
+def test_a_seed_gives_the_same_model(catalog):
+    splits, _ = walks(60)
+
+    def train(seed):
+        model = SidRecommender.for_catalog(
+            catalog, **{**SMALL, "dropout": 0.2, "item_dropout": 0.2}, seed=seed
+        )
+        model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+        model.fit(SequenceBatches(splits.train, 12, 256, seed=seed), epochs=2, verbose=0)
+        return np.asarray(model.user_state(np.array([[1, 2, 3]])))
+
+    first = train(1)
+    np.testing.assert_allclose(first, train(1), rtol=1e-4, atol=1e-5)
+    assert np.abs(first - train(2)).max() > 1e-2
+
+
+def loss_oracle(model, rows):
+    """Mean loss over positions, in NumPy from the model's own log-probabilities."""
+    codes = np.asarray(model.ad_codes)
+    total, count = 0.0, 0
+    for history in rows:
+        ads = history[history > 0]
+        for t in range(1, len(ads)):
+            state = model.user_state(ads[None, :t])
+            target = codes[ads[t]]
+            for level in range(len(target)):
+                log_probs = np.asarray(model.next_log_probs(state, target[None, None, :level]))
+                log_probs = log_probs[0, 0]
+                smooth = model.label_smoothing
+                total -= (1 - smooth) * log_probs[target[level]] + smooth * log_probs.mean()
+            dense = tf.nn.log_softmax(model.dense_scores(state))[0].numpy()
+            total -= model.dense_loss_weight * dense[ads[t] - 1]
+            count += 1
+    return total / count
+
+
+def test_loss_of_all_positions_equals_an_oracle_one_position_at_a_time(catalog):
+    model = SidRecommender.for_catalog(catalog, **SMALL, dense_loss_weight=0.3)
+    rows = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [7, 0, 0, 0, 0]])
+    loss = model.compute_loss(x=rows, y_pred=model(rows), training=False)
+    assert float(loss) == pytest.approx(loss_oracle(model, rows), rel=1e-5)
+
+
+def test_sampled_dense_loss_estimates_the_full_one(catalog):
+    rows = np.random.default_rng(0).integers(1, ADS + 1, (64, 12))
+    full = SidRecommender.for_catalog(catalog, **SMALL)
+    sampled = SidRecommender.for_catalog(catalog, **SMALL, dense_negatives=40)
+    want = np.asarray(full._dense_losses(full(rows)[:, :-1], rows[:, 1:])).mean()
+    got = [
+        np.asarray(sampled._dense_losses(sampled(rows)[:, :-1], rows[:, 1:])).mean()
+        for _ in range(30)
+    ]
+    assert np.mean(got) == pytest.approx(want, abs=0.03)
+
+
+def test_a_cold_ad_is_reachable(trained):
+    model, _, _, _ = trained
+    decoder = SidDecoder(model, beam_size=ADS)
+    rows = decoder.recommend(tf.constant([[1]]), ADS).rows.numpy()[0]
+    assert sorted(rows) == list(range(ADS))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_tiny_catalogues(count):
+    catalog = SidCatalog.build(
+        [str(i) for i in range(count)], np.zeros((count, 2), int), np.ones((count, 4)), 4
+    )
+    decoder = SidDecoder(SidRecommender.for_catalog(catalog, **SMALL))
+    result = decoder.recommend(tf.constant([[1, 0]]), 10, "hybrid")
+    assert result.count.numpy().tolist() == [count]
+
+
+def test_one_step_at_a_time_on_one_position(catalog):
+    model = SidRecommender.for_catalog(catalog, **SMALL)
+    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    assert np.isfinite(model.train_on_batch(np.array([[4, 0], [0, 0]])))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("hidden_size", 0), ("dropout", 1.0), ("dense_loss_weight", -1.0), ("max_history", 0)],
+)
+def test_bad_arguments_are_named(catalog, name, value):
+    with pytest.raises(ValueError, match=name):
+        SidRecommender.for_catalog(catalog, **{**SMALL, name: value})
+
+
+def test_a_catalogue_of_another_size_is_refused(trained, catalog):
+    other = catalog.extend(["new"], [[0, 0]], np.zeros((1, 8)))
+    with pytest.raises(ValueError, match="was made for"):
+        trained[0].set_catalog(other)
+    with pytest.raises(ValueError, match="mode must be"):
+        SidDecoder(trained[0]).recommend(tf.constant([[1]]), 5, "dense")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        CausalBlock(8, 2, 16, max_length=5),
+        LevelHead((4, 3), 8, num_layers=3),
+        AdEmbedding((4, 3), 8),
+    ],
+)
+def test_layers_come_back_from_their_config(layer):
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+
+
+JAX_SCRIPT = """
+import sys
+import keras, numpy as np
+from sid_tfx.recommender import SidRecommender
+assert keras.backend.backend() == "jax"
+model = keras.saving.load_model(sys.argv[1])
+rows = np.array([[5, 9, 2, 7], [1, 0, 0, 0]])
+np.save(sys.argv[2], np.asarray(model.user_state(rows)))
+model.compile(keras.optimizers.Adam(1e-2))
+losses = model.fit(np.tile(rows, (8, 1)), epochs=8, verbose=0).history["loss"]
+assert losses[-1] < losses[0], losses
+model.save(sys.argv[3])
+"""
+
+
+def test_jax_gives_the_same_states_and_trains(trained, tmp_path):
+    model = trained[0]
+    model.save(tmp_path / "tf.keras")
+    root = pathlib.Path(__file__).resolve().parents[1]
+    paths = [str(tmp_path / name) for name in ("tf.keras", "states.npy", "jax.keras")]
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(JAX_SCRIPT), *paths],
+        check=True,
+        cwd=root,
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(root)},
+    )
+    rows = np.array([[5, 9, 2, 7], [1, 0, 0, 0]])
+    np.testing.assert_allclose(np.load(paths[1]), model.user_state(rows), atol=1e-4)
+    back = keras.saving.load_model(paths[2])
+    assert SidDecoder(back).recommend(tf.constant(rows), 5).count.numpy().tolist() == [5, 5]

@@ -61,18 +61,12 @@ class Executor(base_executor.BaseExecutor):
                 f"Composer: max_k is {exec_properties['max_k']}, but the index was built for at "
                 f"most {manifest['max_k']}; build it with a larger max_k."
             )
-        try:
-            limits = WireLimits(**{name: exec_properties[name] for name in _LIMITS})
-        except ValueError as error:
-            raise Refused(f"Composer: {error}") from error
-
         parts = {
             "recommender": recommender,
             "tokenizer": tokenizer,
             "preprocess": TransformAds(uri["transform_graph"]),
             "catalog": catalog,
             "popularity": popularity(input_dict["sequences"], catalog),
-            "limits": limits,
             "default_mode": exec_properties["default_mode"],
         }
         fingerprints = {
@@ -89,7 +83,12 @@ class Executor(base_executor.BaseExecutor):
         for flavour, index in indices.items():
             model = artifact_utils.get_single_instance(output_dict[flavour])
             path = path_utils.serving_model_dir(model.uri)
-            save(Servable(**parts, index=index), path, {"fingerprints": fingerprints})
+            try:
+                limits = WireLimits(**{name: exec_properties[name] for name in _LIMITS})
+                servable = Servable(**parts, limits=limits, index=index)
+            except ValueError as error:
+                raise Refused(f"Composer: {error}") from error
+            save(servable, path, {"fingerprints": fingerprints})
             own = custom_ops(path)
             if flavour == "portable" and own:
                 raise Refused(
@@ -111,5 +110,7 @@ def popularity(sequences: list[types.Artifact], catalog: "SidCatalog") -> np.nda
 
 
 def _size(path: str) -> str:
-    files = [os.path.join(root, name) for root, _, names in fileio.walk(path) for name in names]
-    return f"{sum(fileio.open(name, 'rb').size() for name in files) / 1e6:.1f} MB"
+    total = 0
+    for folder, _, names in fileio.walk(path):
+        total += sum(fileio.stat(os.path.join(str(folder), str(name))).length for name in names)
+    return f"{total / 1e6:.1f} MB"

@@ -1,0 +1,283 @@
+"""Composer on a small generation made the pipeline's way: what it builds and what it refuses."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform.beam as tft_beam
+from tensorflow_transform.tf_metadata import dataset_metadata
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact, channel_utils, standard_artifacts
+from tfx_bsl.public import tfxio
+
+from components.artifacts import IndexBlessing, SidIndex, get_summary
+from components.artifacts import SidCatalog as SidCatalogArtifact
+from components.composer import Composer
+from components.composer.executor import Executor
+from components.composer.generation import check_generation
+from components.index_builder.executor import Executor as IndexBuilderExecutor
+from components.refusal import Refused
+from components.verdict import Check, write_verdict
+from pipeline import preprocessing
+from pipeline.schemas import derive
+from sid_tfx.bundle import save_bundle
+from sid_tfx.catalog import SidCatalog
+from sid_tfx.datasets import fields
+from sid_tfx.datasets.ads import AdTable, load_ads
+from sid_tfx.datasets.market import make_market
+from sid_tfx.datasets.preprocessor import AdPreprocessor
+from sid_tfx.export import custom_ops, read_manifest
+from sid_tfx.recommender import SidRecommender
+from sid_tfx.tokenizer import SidTokenizer
+from tests import fresh_process
+
+pytestmark = pytest.mark.unit
+
+ADS = 90
+VOCABULARIES = fields.VocabularyLimits(text=200, text_min_count=1)
+LIMITS = {"max_history": 5, "max_k": 4, "max_exclude": 3, "beam_size": 30}
+HISTORY = (0, 7, 7, 3)
+
+
+class Generation:
+    """Tokenizer, catalogue, index, recommender and sequences, as the stages leave them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ads: AdTable = load_ads(make_market(ads=ADS, users=30).ads)
+        preprocessor = AdPreprocessor(self.ads.schema, VOCABULARIES).adapt(self.ads)
+        features = preprocessor.transform(self.ads)
+        self.tokenizer = SidTokenizer(
+            self.ads.schema, preprocessor.sizes, codebook_size=8, embedding_dim=16, code_dim=8,
+            dim=16,
+        )  # fmt: skip
+        encoded = self.tokenizer.encode(features)
+        self.encoded = encoded
+        tokenizer = save_bundle(self.tokenizer, self.uri("tokenizer", "Format-Serving"), {})
+        self.catalog = SidCatalog.build(
+            self.ads.ad_ids,
+            encoded["codes"],
+            encoded["embedding"],
+            codebook_size=8,
+            max_dedup=ADS,
+            fingerprints={"tokenizer": tokenizer["fingerprint"]},
+        )
+        self.catalog.save(self.uri("catalog"))
+        recommender = SidRecommender.for_catalog(
+            self.catalog, hidden_size=16, num_heads=2, mlp_size=32, head_size=16
+        )
+        save_bundle(
+            recommender,
+            self.uri("recommender", "Format-Serving"),
+            {"fingerprints": {"catalog": self.catalog.fingerprint}},
+        )
+        self.inputs = {
+            "tokenizer": [_at(standard_artifacts.Model(), self.uri("tokenizer"))],
+            "transform_graph": [_at(standard_artifacts.TransformGraph(), self.uri("transform"))],
+            "recommender": [_at(standard_artifacts.Model(), self.uri("recommender"))],
+            "catalog": [_at(SidCatalogArtifact(), self.uri("catalog"))],
+            "index": [_at(SidIndex(), self.uri("index"))],
+            "index_blessing": [_at(IndexBlessing(), self.uri("blessing"))],
+            "sequences": [_at(standard_artifacts.Examples(), self.uri("sequences"))],
+        }
+        self.inputs["sequences"][0].split_names = '["train"]'
+        self._build_index()
+        self._write_sequences()
+        self._write_transform()
+
+    def uri(self, *parts: str) -> str:
+        return str(self.folder.joinpath(*parts))
+
+    def raw_examples(self) -> list[bytes]:
+        return [_example(row) for row in self.ads.frame.to_dict("records")]
+
+    def _build_index(self) -> None:
+        outputs = {"index": self.inputs["index"], "blessing": self.inputs["index_blessing"]}
+        settings = {"kind": "auto", "k": 5, "max_k": 4, "min_recall": 0.9, "seed": 0}
+        _run(IndexBuilderExecutor, {"catalog": self.inputs["catalog"]}, outputs, settings)
+
+    def _write_sequences(self) -> None:
+        split = self.folder / "sequences" / "Split-train"
+        split.mkdir(parents=True)
+        histories = [[*self.catalog.ad_ids[list(HISTORY)], "gone"], [self.catalog.ad_ids[7]]]
+        with tf.io.TFRecordWriter(str(split / "data.gz"), "GZIP") as writer:
+            for user, history in enumerate(histories):
+                writer.write(_example({"user_id": f"u{user}", "history": history}))
+
+    def _write_transform(self) -> None:
+        schema = derive.derive_schema(derive.read_curated("ads"), self.ads.schema)
+        path = self.uri("ads.tfrecord")
+        with tf.io.TFRecordWriter(path) as writer:
+            for record in self.raw_examples():
+                writer.write(record)
+        config = preprocessing.make_custom_config(self.ads.schema, VOCABULARIES)
+        source = tfxio.TFExampleRecord(path, schema=schema, telemetry_descriptors=["test"])
+        with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=self.uri("temporary")):
+            raw = pipeline | source.BeamSource(batch_size=64)
+            graph = (raw, source.TensorAdapterConfig()) | tft_beam.AnalyzeDataset(
+                lambda inputs: preprocessing.preprocessing_fn(inputs, config)
+            )
+            graph | tft_beam.WriteTransformFn(self.uri("transform"))
+            # The Transform component writes the raw ads' metadata too.
+            dataset_metadata.DatasetMetadata(schema) | tft_beam.WriteMetadata(
+                self.uri("transform", "metadata"), pipeline
+            )
+
+
+def _at(instance: artifact.Artifact, uri: str) -> artifact.Artifact:
+    instance.uri = uri
+    return instance
+
+
+def _example(row: dict) -> bytes:
+    """A raw tf.Example: missing values are absent features."""
+    example = tf.train.Example()
+    for name, value in row.items():
+        values = [value] if np.isscalar(value) else list(value)
+        feature = example.features.feature[name]
+        if all(isinstance(value, str) for value in values):
+            feature.bytes_list.value.extend(value.encode() for value in values)
+        elif np.isfinite(values).all():
+            feature.float_list.value.extend(values)
+        else:
+            del example.features.feature[name]
+    return example.SerializeToString()
+
+
+def _run(executor, inputs, outputs, settings) -> None:
+    context = base_executor.BaseExecutor.Context(tmp_dir="unused", unique_id="1")
+    executor(context).Do(inputs, outputs, settings)
+
+
+@pytest.fixture(scope="module")
+def generation(tmp_path_factory) -> Generation:
+    return Generation(tmp_path_factory.mktemp("generation"))
+
+
+def _compose(generation: Generation, folder: Path, settings=None, **changes):
+    outputs = {
+        flavour: [_at(standard_artifacts.Model(), str(folder / flavour))]
+        for flavour in ("portable", "scann")
+    }
+    settings = {**LIMITS, "default_mode": "generative", **(settings or {})}
+    _run(Executor, {**generation.inputs, **changes}, outputs, settings)
+    return {flavour: models[0] for flavour, models in outputs.items()}
+
+
+@pytest.fixture(scope="module")
+def composed(generation, tmp_path_factory):
+    return _compose(generation, tmp_path_factory.mktemp("composed"))
+
+
+def _model(composed, flavour: str) -> str:
+    return os.path.join(composed[flavour].uri, "Format-Serving")
+
+
+@pytest.mark.parametrize("flavour", ["portable", "scann"])
+def test_raw_ads_get_the_codes_that_the_tokenizer_gave_them(generation, composed, flavour):
+    examples = np.array(generation.raw_examples(), dtype=object)
+    [answer] = fresh_process.run(
+        _model(composed, flavour),
+        [("encode_ads", {"examples": examples})],
+        loader="session",
+        scann=flavour == "scann",
+    )
+    np.testing.assert_allclose(
+        answer["embedding"], generation.encoded["embedding"], rtol=1e-3, atol=1e-4
+    )
+    same = (answer["sids"] == generation.encoded["codes"]).all(axis=1)
+    assert same.mean() > 0.95
+
+
+def test_the_flavours_differ_in_their_ops(composed):
+    assert custom_ops(_model(composed, "portable")) == []
+    assert custom_ops(_model(composed, "scann"))
+    assert "brute force" in get_summary(composed["portable"])
+    assert "ScaNN" in get_summary(composed["scann"])
+
+
+def test_popularity_comes_from_the_train_split(generation, composed):
+    model = tf.saved_model.load(_model(composed, "portable"))
+    history = tf.fill([1, LIMITS["max_history"]], "")
+    answer = model.signatures["recommend"](history=history)
+    counts = Counter([*HISTORY, 7])
+    ranked = sorted(range(ADS), key=lambda row: (-counts[row], row))[: LIMITS["max_k"]]
+    assert [ad.decode() for ad in answer["ad_ids"].numpy()[0]] == [
+        generation.catalog.ad_ids[row] for row in ranked
+    ]
+
+
+def test_the_manifest_names_all_four_parts(generation, composed):
+    for flavour in ("portable", "scann"):
+        fingerprints = read_manifest(_model(composed, flavour))["fingerprints"]
+        assert set(fingerprints) == {"tokenizer", "catalog", "index", "recommender"}
+        assert fingerprints["catalog"] == generation.catalog.fingerprint
+
+
+def test_an_unblessed_index_is_refused(generation, tmp_path):
+    check = Check("recall@10", 0.5, 0.9, False, "ScaNN finds 0.500, the limit is at least 0.9")
+    write_verdict(str(tmp_path / "verdict"), "IndexBuilder", [check])
+    blessing = _at(IndexBlessing(), str(tmp_path / "verdict"))
+    with pytest.raises(Refused, match=r"ScaNN finds 0\.500"):
+        _compose(generation, tmp_path, index_blessing=[blessing])
+
+
+def test_an_index_of_another_catalogue_is_refused(generation, tmp_path):
+    with open(os.path.join(generation.uri("index"), "manifest.json")) as file:
+        manifest = json.load(file)
+    manifest["fingerprints"]["catalog"] = "another"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(Refused, match="the index was made from catalog another"):
+        _compose(generation, tmp_path, index=[_at(SidIndex(), str(tmp_path))])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_k": 9}, "max_k is 9, but the index was built for at most 4"),
+        ({"beam_size": 2}, "beam_size=2 must be at least max_k=4"),
+        ({"default_mode": "both"}, "default_mode must be one of"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(generation, tmp_path, settings, message):
+    with pytest.raises(Refused, match=message):
+        _compose(generation, tmp_path, settings)
+
+
+TOKENIZER, CATALOG = {"fingerprint": "t1"}, {"tokenizer": "t1", "catalog": "c1"}
+MADE_FROM_CATALOG = {"fingerprints": {"catalog": "c1"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer": {"fingerprint": "t2"}}, "the catalogue was made from tokenizer t1"),
+        ({"catalog": {"tokenizer": "t1", "catalog": "c2"}}, "the index was made from catalog c1"),
+        ({"recommender": {"fingerprints": {"catalog": "c0"}}}, "the recommender was made from"),
+        ({"recommender": {}}, "the recommender does not name the catalog"),
+        ({"tokenizer": {}}, "the catalogue does not name the tokenizer"),
+    ],
+)
+def test_a_mix_of_generations_is_refused(changes, message):
+    parts = {
+        "tokenizer": TOKENIZER,
+        "catalog": CATALOG,
+        "index": MADE_FROM_CATALOG,
+        "recommender": MADE_FROM_CATALOG,
+    }
+    check_generation(**parts)
+    with pytest.raises(Refused, match=message):
+        check_generation(**{**parts, **changes})
+
+
+def test_the_component_wires_its_artifacts(generation):
+    channels = {name: channel_utils.as_channel(value) for name, value in generation.inputs.items()}
+    component = Composer(**channels, max_k=7)
+    assert component.outputs["portable"].type is standard_artifacts.Model
+    assert component.outputs["scann"].type is standard_artifacts.Model
+    assert component.exec_properties["max_k"] == 7

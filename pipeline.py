@@ -1,4 +1,4 @@
-"""The command line: run, serve, query, evaluate, compile, sample.
+"""The command line: run, serve, query, evaluate, compile, config, sample.
 
 Exit codes: 0 done; 1 something broke; 2 the command or the configuration is wrong; 3 a stage or a
 gate refused, and the last lines say why.
@@ -211,6 +211,14 @@ def sample(out: Path) -> None:
 
     files = sample_files(out)
     console.print(f"{files.ads}\n{files.events}", soft_wrap=True)
+
+
+@cli.command("config")
+def config_reference() -> None:
+    """Prints every configuration key with its default and meaning, as YAML."""
+    from pipeline.config_reference import reference
+
+    click.echo(reference(), nl=False)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """The configuration names what is wrong with it."""
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.config import Config, ConfigError, load_config
+from pipeline.config_reference import reference
 
 pytestmark = pytest.mark.unit
 
@@ -65,3 +68,8 @@ def test_push_directory_defaults_below_the_run(tmp_path):
 
 def test_every_key_has_a_default():
     assert Config() == load_config()
+
+
+def test_default_yaml_is_the_reference_and_the_defaults():
+    assert Path("configs/default.yaml").read_text() == reference()
+    assert load_config("configs/default.yaml") == Config()

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -138,7 +139,7 @@ def _example(row: dict) -> bytes:
     """A raw tf.Example: missing values are absent features."""
     example = tf.train.Example()
     for name, value in row.items():
-        values = [value] if np.isscalar(value) else list(value)
+        values: list[Any] = [value] if np.isscalar(value) else list(value)
         feature = example.features.feature[name]
         if all(isinstance(value, str) for value in values):
             feature.bytes_list.value.extend(value.encode() for value in values)
@@ -264,7 +265,7 @@ MADE_FROM_CATALOG = {"fingerprints": {"catalog": "c1"}}
     ],
 )
 def test_a_mix_of_generations_is_refused(changes, message):
-    parts = {
+    parts: dict[str, Any] = {
         "tokenizer": TOKENIZER,
         "catalog": CATALOG,
         "index": MADE_FROM_CATALOG,

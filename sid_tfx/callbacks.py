@@ -1,11 +1,13 @@
 """Callbacks that keep codebooks alive and report on their health while a tokenizer trains."""
 
+import math
 import warnings
 from typing import Any
 
 import keras
 import numpy as np
 
+from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.metrics.sid_quality import sid_quality
 
 
@@ -56,6 +58,66 @@ class DeadCodeRevival(keras.callbacks.Callback):
         if self._active and self._batches % self.every == 0:
             _sync(self.model)
             self.revived += self.model.quantizer.revive(self.threshold, self.seed + self._batches)
+
+
+class CodebookRefit(keras.callbacks.Callback):
+    """Sets the codebooks by k-means anew at a few points of training.
+
+    K-means before the first step sees an untrained encoder; what the encoder makes of ads moves
+    most in the first epochs, and codebooks that learn by gradient alone trail behind it.
+
+    Args:
+        features: Feature name -> array `[N, ...]`, ads to fit to; a few thousand are enough.
+        at: Shares of the epochs after which to refit, each in (0, 1].
+
+    Raises:
+        ValueError: A share is not in (0, 1].
+    """
+
+    def __init__(
+        self, features: dict[str, np.ndarray], at: tuple[float, ...] = (0.2, 0.5, 0.8)
+    ) -> None:
+        super().__init__()
+        if not all(0.0 < share <= 1.0 for share in at):
+            raise ValueError(f"at must hold shares of the epochs in (0, 1], got {at}.")
+        self.features = features
+        self.at = at
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Refits where the epoch is one of the points."""
+        points = {math.ceil(share * self.params["epochs"]) for share in self.at}
+        if epoch + 1 in points:
+            self.model.initialize(self.features)
+
+
+class ConflictMining(keras.callbacks.Callback):
+    """Lets ads whose semantic IDs collide meet in one batch, where HaMR can part them.
+
+    Two given ads of a catalogue of N meet in a random batch of B once in N / B epochs, so without
+    this HaMR hardly ever sees a collision that is left.
+
+    Args:
+        batches: What `fit` trains on.
+        every: Epochs between two looks at all ads' codes.
+        batch_size: Ads encoded at a time.
+
+    Raises:
+        ValueError: `every` is below 1.
+    """
+
+    def __init__(self, batches: PairBatches, every: int = 1, batch_size: int = 1024) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}.")
+        self.batches = batches
+        self.every = every
+        self.batch_size = batch_size
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Groups the next epochs' batches by this epoch's codes."""
+        if (epoch + 1) % self.every == 0 and epoch + 1 < self.params["epochs"]:
+            codes = self.model.encode(self.batches.features, self.batch_size)["codes"]
+            self.batches.regroup(np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1))
 
 
 class CollapseGuard(keras.callbacks.Callback):

@@ -110,17 +110,19 @@ class AdEncoder(keras.layers.Layer):
     (2, 3, 32)
     """
 
+    built: bool
+
     def __init__(
         self,
         schema: AdSchema | Mapping[str, Any],
         sizes: FeatureSizes | Mapping[str, Any],
         levels: int,
-        dim: int = 128,
+        dim: int = 96,
         layers: int = 2,
         heads: int = 4,
         dropout: float = 0.1,
         field_dropout: float = 0.1,
-        text_tokens: int = 4,
+        text_tokens: int = 2,
         word_dim: int = 64,
         seed: int = 0,
         **kwargs: Any,

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from sid_tfx.callbacks import DeadCodeRevival
+from sid_tfx.callbacks import CodebookRefit, ConflictMining, DeadCodeRevival
+from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.encoder import AdEncoder
 from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.losses.joint import JointObjective, complete_loss_weights
@@ -21,15 +22,17 @@ _INITIALIZATION_ROWS = 8192
 class SidTokenizer(keras.Model):
     """Joint encoder and quantizer: from an ad's features to L codes and an embedding.
 
-    UniSID's encoder reads the ad. Each of its SID states gives a level vector, coarse levels
+    UniSID's encoder reads the ad. Each of its SID states gives a part of a vector, coarse levels
     longer than fine ones; their sum on the unit sphere, `z`, is quantized by residual codebooks.
     The Emb state gives the embedding, and a decoder rebuilds the embedding from the codes alone.
+    UniSID's loss over the category path acts on heads of their own beside the codes: acting on
+    `z`, it makes all ads of one advertiser and category one point, which no codebook can part.
 
     Losses, each a layer of `sid_tfx.losses`, with the papers' weights:
 
     | term | paper | acts on |
     |---|---|---|
-    | `level_contrastive` | UniSID L_sid | level vectors, positives by category path |
+    | `level_contrastive` | UniSID L_sid | heads of the SID states, positives by category path |
     | `embedding_contrastive` | UniSID L_emb | embedding, positives by co-engagement |
     | `summary` | UniSID L_rec | SID and Emb states |
     | `reconstruction`, `quantization` | QuaSID L_rec, L_rq | codes against embedding; `z` |
@@ -37,9 +40,8 @@ class SidTokenizer(keras.Model):
     | `repulsion` | QuaSID L_HaMR | `z` of ads whose codes collide |
 
     `fit` takes batches of stacked pairs (`sid_tfx.datasets.pairs.PairBatches`): features of 2B
-    rows, row i paired with row i + B, and `ad_row`. Before the first step it sets the codebooks by
-    k-means on the first batches, and it revives dead codes while it trains; without both, residual
-    codebooks collapse within an epoch or two.
+    rows, row i paired with row i + B, and `ad_row`. It sets the codebooks by k-means and revives
+    dead codes while it trains; without both, residual codebooks collapse in an epoch or two.
 
     Args:
         schema: The ad's columns, an `AdSchema` or its `to_dict()`.
@@ -82,6 +84,8 @@ class SidTokenizer(keras.Model):
         UniSID, arXiv 2602.10445; QuaSID, arXiv 2603.00632.
     """
 
+    built: bool
+
     def __init__(
         self,
         schema: AdSchema | Mapping[str, Any],
@@ -90,12 +94,12 @@ class SidTokenizer(keras.Model):
         codebook_size: int = 256,
         embedding_dim: int = 64,
         code_dim: int = 32,
-        dim: int = 128,
+        dim: int = 96,
         layers: int = 2,
         heads: int = 4,
         dropout: float = 0.1,
         field_dropout: float = 0.1,
-        text_tokens: int = 4,
+        text_tokens: int = 2,
         word_dim: int = 64,
         level_decay: float = 0.7,
         loss_weights: Mapping[str, float] | None = None,
@@ -104,7 +108,7 @@ class SidTokenizer(keras.Model):
         full_margin: float = 0.8,
         partial_margin: float = 0.5,
         radius: int = 1,
-        summary_rows: int = 64,
+        summary_rows: int = 16,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -115,7 +119,7 @@ class SidTokenizer(keras.Model):
         if not 0.0 < level_decay <= 1.0:
             raise ValueError(f"level_decay must be in (0, 1], got {level_decay}.")
         make = SeededLayers(seed)
-        encoder = {
+        encoder: dict[str, Any] = {
             "dim": dim,
             "layers": layers,
             "heads": heads,
@@ -124,7 +128,7 @@ class SidTokenizer(keras.Model):
             "text_tokens": text_tokens,
             "word_dim": word_dim,
         }
-        objective = {
+        objective: dict[str, Any] = {
             "temperature": temperature,
             "beta": beta,
             "full_margin": full_margin,
@@ -135,7 +139,7 @@ class SidTokenizer(keras.Model):
         self.encoder = AdEncoder(schema, sizes, levels, **encoder, seed=make.seed(), name="encoder")
         self.schema, self.sizes = self.encoder.schema, self.encoder.sizes
         weights = complete_loss_weights(loss_weights)
-        self.level_heads = [make.dense(code_dim, name=f"level_{n}") for n in range(levels)]
+        self.code_heads = [make.dense(code_dim, name=f"code_{n}") for n in range(levels)]
         self.embedding_head = make.dense(embedding_dim, name="embedding_head")
         self.quantizer = ResidualQuantizer(
             levels, codebook_size, code_dim, seed=make.seed(), name="quantizer"
@@ -152,6 +156,9 @@ class SidTokenizer(keras.Model):
             seed=make.seed(),
             name="objective",
         )
+        self.level_heads = []
+        if "level_contrastive" in self.objective.terms:
+            self.level_heads = [make.dense(code_dim, name=f"level_{n}") for n in range(levels)]
         self.levels = levels
         self.codebook_size = codebook_size
         self.embedding_dim = embedding_dim
@@ -169,22 +176,20 @@ class SidTokenizer(keras.Model):
         """Creates every variable; the schema says all there is to know about the shapes."""
         if self.built:
             return
-        for head in self.level_heads:
+        for head in [*self.level_heads, *self.code_heads]:
             head.build((None, self.encoder.dim))
         self.embedding_head.build((None, self.encoder.dim))
         self.decoder_in.build((None, self.code_dim))
         self.decoder_out.build((None, 2 * self.embedding_dim))
         self.built = True
 
-    def project(self, states: Any) -> tuple[Any, Any]:
-        """Returns level vectors float `[B, L, code_dim]` and `z` float `[B, code_dim]`."""
-        levels = ops.stack(
-            [head(states[:, level]) for level, head in enumerate(self.level_heads)], axis=1
-        )
+    def project(self, sid_states: Any) -> Any:
+        """Returns `z`, float `[B, code_dim]` of length 1, for SID states `[B, L, dim]`."""
+        parts = _heads(self.code_heads, sid_states)
         lengths = np.power(self.level_decay, np.arange(self.levels), dtype="float32")
-        z = ops.sum(ops.normalize(levels, axis=-1) * lengths[:, None], axis=1)
+        z = ops.sum(ops.normalize(parts, axis=-1) * lengths[:, None], axis=1)
         # On the sphere no term can win by shrinking z, which is how commitment collapses it.
-        return levels, ops.normalize(z, axis=-1)
+        return ops.normalize(z, axis=-1)
 
     def reconstruct(self, quantized: Any) -> Any:
         """Returns the embedding that quantized vectors `[B, code_dim]` stand for, `[B, D]`."""
@@ -204,7 +209,7 @@ class SidTokenizer(keras.Model):
             read.
         """
         states = self.encoder(features, training=training)
-        level_vectors, z = self.project(states.sid_states)
+        z = self.project(states.sid_states)
         quantized = self.quantizer(z, training=training)
         outputs = {
             "codes": quantized.codes,
@@ -216,10 +221,11 @@ class SidTokenizer(keras.Model):
             outputs |= {
                 "sid_states": states.sid_states,
                 "embedding_state": states.embedding_state,
-                "level_vectors": level_vectors,
                 "level_inputs": quantized.inputs,
                 "code_vectors": quantized.vectors,
             }
+            if self.level_heads:
+                outputs["level_vectors"] = _heads(self.level_heads, states.sid_states)
         return outputs
 
     def compute_loss(
@@ -274,11 +280,13 @@ class SidTokenizer(keras.Model):
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
+        # All variables exist, so the optimizer's can too: made while the step is traced, they
+        # double the time to the first step.
+        self.optimizer.build(self.trainable_variables)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model as the saved one was, and creates the optimizer's variables."""
+        """Compiles a loaded model as the saved one was."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
 
     def initialize(self, features: Mapping[str, np.ndarray], batch_size: int = 512) -> None:
         """Sets the codebooks by k-means on what the encoder makes of ads.
@@ -292,18 +300,25 @@ class SidTokenizer(keras.Model):
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, on batches of stacked pairs.
 
-        Compiles with the defaults where `compile` was not called, initializes the codebooks where
-        nothing did, and adds `DeadCodeRevival` where the callbacks have none.
+        Compiles with the defaults where `compile` was not called, and sets the codebooks by
+        k-means where nothing did. Adds `DeadCodeRevival`, `CodebookRefit` (on a first training) and
+        `ConflictMining` (on `PairBatches`, with HaMR) where the callbacks have none of the kind.
         """
         if not self.compiled:
             self.compile()
+        defaults: list[keras.callbacks.Callback] = [DeadCodeRevival(seed=self.seed)]
         if not float(ops.convert_to_numpy(self.quantizer.initialized)):
-            self.initialize(_first_rows(x, _INITIALIZATION_ROWS))
+            sample = _first_rows(x, _INITIALIZATION_ROWS)
+            self.initialize(sample)
+            defaults.append(CodebookRefit(sample))
+        if isinstance(x, PairBatches) and "repulsion" in self.objective.terms:
+            defaults.append(ConflictMining(x))
         callbacks = kwargs.pop("callbacks", None) or []
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-            if not any(isinstance(callback, DeadCodeRevival) for callback in callbacks):
-                callbacks = [DeadCodeRevival(seed=self.seed), *callbacks]
+            given = {type(callback) for callback in callbacks}
+            defaults = [default for default in defaults if type(default) not in given]
+            callbacks = [*defaults, *callbacks]
         if isinstance(x, keras.utils.PyDataset):
             # Keras would shuffle batches by the global random state; PairBatches shuffles ads.
             kwargs.setdefault("shuffle", False)
@@ -362,6 +377,11 @@ class SidTokenizer(keras.Model):
             "seed": self.seed,
             **self._config,
         }
+
+
+def _heads(heads: list[keras.layers.Dense], sid_states: Any) -> Any:
+    """Applies one head per level, `[B, L, dim]` to `[B, L, code_dim]`."""
+    return ops.stack([head(sid_states[:, level]) for level, head in enumerate(heads)], axis=1)
 
 
 def _first_rows(batches: Any, rows: int) -> dict[str, np.ndarray]:

@@ -51,6 +51,8 @@ class TransformerBlock(keras.layers.Layer):
         ValueError: `heads` does not divide `dim`.
     """
 
+    built: bool
+
     def __init__(
         self,
         dim: int,

@@ -53,7 +53,7 @@ class PairBatches(keras.utils.PyDataset):
         self.rows = next(iter(lengths.values()))
         pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
         weights = np.ones(len(pairs)) if weights is None else np.asarray(weights, np.float64)
-        if len(pairs) and not (0 <= pairs.min() and pairs.max() < self.rows):
+        if len(pairs) and (pairs.min() < 0 or pairs.max() >= self.rows):
             raise ValueError(
                 f"pairs name rows from {pairs.min()} to {pairs.max()}; there are {self.rows} ads."
             )
@@ -69,6 +69,24 @@ class PairBatches(keras.utils.PyDataset):
         self._targets = pairs[order, 1]
         self._starts = np.searchsorted(pairs[order, 0], np.arange(self.rows + 1))
         self._cumulative = np.concatenate([[0.0], np.cumsum(weights[order])])
+        self._groups = np.arange(self.rows)
+        self._draw()
+
+    def regroup(self, groups: np.ndarray) -> None:
+        """Puts ads of one group into one batch from here on, as far as it holds them.
+
+        Losses over pairs of rows see two given ads together once in many epochs; grouped by
+        semantic ID, ads that collide meet in every epoch. Order and members stay random otherwise.
+
+        Args:
+            groups: int `[N]`, the group of each ad; an ad alone in its group is placed freely.
+
+        Raises:
+            ValueError: Not one group per ad.
+        """
+        if np.shape(groups) != (self.rows,):
+            raise ValueError(f"groups must be [{self.rows}], got {np.shape(groups)}.")
+        self._groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
         self._draw()
 
     def _draw(self) -> None:
@@ -82,7 +100,8 @@ class PairBatches(keras.utils.PyDataset):
         paired = self._starts[1:] > self._starts[:-1]
         targets = np.append(self._targets, 0)[drawn]
         self._epoch_targets = np.where(paired, targets, rows)
-        order = rng.permutation(self.rows)
+        place = rng.random(self.rows)
+        order = np.lexsort((rng.random(self.rows), place[self._groups]))
         # Every batch is full, so that one traced graph serves all: the last is filled up from the
         # front of the order.
         self._order = np.resize(order, len(self) * self.batch_size)

@@ -97,7 +97,7 @@ class JointObjective(keras.layers.Layer):
             weights["repulsion_full"],
             weights["repulsion_partial"],
         )
-        self.summary = None
+        self.summary: Any = None
         if schema.summary_tokens and weights["summary"]:
             self.summary = SummaryReconstruction(
                 sizes.text,

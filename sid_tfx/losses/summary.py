@@ -36,6 +36,8 @@ class SummaryReconstruction(keras.layers.Layer):
         UniSID, arXiv 2602.10445, summary-based reconstruction.
     """
 
+    built: bool
+
     def __init__(
         self,
         vocabulary_size: int,

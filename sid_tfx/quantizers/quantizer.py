@@ -43,6 +43,8 @@ class Quantizer(keras.layers.Layer, abc.ABC):
         ValueError: An argument is out of its range.
     """
 
+    built: bool
+
     def __init__(
         self,
         levels: int,

@@ -212,7 +212,8 @@ class ResidualQuantizer(Quantizer):
         moved = 0
         for use, book in zip(usage, books, strict=True):
             dead = np.flatnonzero(use < threshold)
-            spread = 0.1 * book.std(axis=0, keepdims=True)[0]
+            # Dead codes may lie anywhere; the live ones say how wide the data is.
+            spread = 0.1 * book[use >= min(threshold, use.max())].std(axis=0) + 1e-4
             for code in dead:
                 source = int(np.argmax(use))
                 book[code] = book[source] + rng.normal(size=self.dim) * spread

@@ -1,0 +1,235 @@
+"""Each loss against a NumPy oracle written from the paper's formula, and its gradients."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sid_tfx import losses
+from sid_tfx.losses.joint import LOSS_WEIGHTS, complete_loss_weights
+
+pytestmark = pytest.mark.unit
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def tower_oracle(vectors, ad_row, tau):
+    pairs = len(vectors) // 2
+    s = unit(vectors[:pairs]) @ unit(vectors[pairs:]).T / tau
+    total = 0.0
+    for m in range(pairs):
+        allowed = [n for n in range(pairs) if n == m or ad_row[n] != ad_row[m]]
+        total -= np.log(np.exp(s[m, m]) / np.exp(s[m, allowed]).sum())
+    return total / pairs
+
+
+def granularity_oracle(vectors, labels, tau):
+    rows, levels = vectors.shape[:2]
+    per_level = []
+    for level in range(levels):
+        s = unit(vectors[:, level]) @ unit(vectors[:, level]).T / tau
+        terms = []
+        for i in range(rows):
+            others = [a for a in range(rows) if a != i]
+            positives = [
+                p
+                for p in others
+                if (labels[i, level] == labels[p, level]).all() and (labels[i, level] != 0).all()
+            ]
+            if positives:
+                normalizer = np.log(np.exp(s[i, others]).sum())
+                terms.append(np.mean([normalizer - s[i, p] for p in positives]))
+        per_level.append(np.mean(terms) if terms else 0.0)
+    return np.mean(per_level)
+
+
+def repulsion_oracle(z, codes, ad_row, radius):
+    rows = len(z)
+    cosine = unit(z) @ unit(z).T
+    full, partial = [], []
+    for i in range(rows):
+        for j in range(rows):
+            if ad_row[i] == ad_row[j] or abs(i - j) == rows // 2:
+                continue
+            hamming = (codes[i] != codes[j]).sum()
+            if hamming == 0:
+                full.append(max(0.0, 0.8 - (1 - cosine[i, j])))
+            elif hamming <= radius:
+                partial.append(max(0.0, 0.5 - (1 - cosine[i, j])))
+    return 0.2 * np.mean(full or [0]) + 0.1 * np.mean(partial or [0])
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.sampled_from([0.07, 0.5]))
+def test_dual_tower_equals_its_oracle(seed, pairs, tau):
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(2 * pairs, 4)).astype("float32")
+    ad_row = rng.integers(0, 4, 2 * pairs).astype("int32")
+    value = losses.DualTowerContrastive(tau)(vectors, ad_row)
+    np.testing.assert_allclose(value, tower_oracle(vectors, ad_row, tau), rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10_000), st.integers(2, 8), st.integers(1, 4))
+def test_multi_granularity_equals_its_oracle(seed, rows, levels):
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(rows, levels, 4)).astype("float32")
+    labels = rng.integers(0, 3, (rows, levels, 2)).astype("int32")
+    value = losses.MultiGranularityContrastive(0.2)(vectors, labels)
+    expected = granularity_oracle(vectors, labels, 0.2)
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(0, 2))
+def test_repulsion_equals_its_oracle(seed, pairs, radius):
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(2 * pairs, 3)).astype("float32")
+    codes = rng.integers(0, 2, (2 * pairs, 3)).astype("int32")
+    ad_row = rng.integers(0, 2 * pairs, 2 * pairs).astype("int32")
+    value = losses.HammingMarginRepulsion(radius=radius)(z, codes, ad_row)
+    expected = repulsion_oracle(z, codes, ad_row, radius)
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_reconstruction_and_commitment_equal_their_oracles():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 5, 3)).astype("float32")
+    expected = ((a - b) ** 2).sum(-1).mean()
+    np.testing.assert_allclose(losses.Reconstruction()(a, b), expected, rtol=1e-5)
+    inputs, vectors = rng.normal(size=(2, 5, 3, 4)).astype("float32")
+    expected = 1.25 * ((inputs - vectors) ** 2).sum((1, 2)).mean()
+    value = losses.CodebookCommitment(0.25)(inputs, vectors)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_commitment_gradients_go_to_the_right_side():
+    inputs, vectors = tf.Variable(tf.ones((2, 1, 3))), tf.Variable(tf.zeros((2, 1, 3)))
+    with tf.GradientTape() as tape:
+        value = losses.CodebookCommitment(0.25)(inputs, vectors)
+    to_encoder, to_codebook = tape.gradient(value, [inputs, vectors])
+    np.testing.assert_allclose(to_codebook, -np.ones((2, 1, 3)), rtol=1e-6)
+    np.testing.assert_allclose(to_encoder, 0.25 * np.ones((2, 1, 3)), rtol=1e-6)
+
+
+def test_repulsion_pushes_apart_only_ads_whose_codes_collide():
+    z = tf.Variable(tf.constant([[1.0, 0.1], [1.0, -0.1], [1.0, 0.2], [1.0, -0.2]]))
+    codes = np.array([[0, 0, 0], [0, 0, 0], [1, 1, 1], [2, 2, 2]], "int32")
+    with tf.GradientTape() as tape:
+        value = losses.HammingMarginRepulsion()(z, codes, np.arange(4, dtype="int32"))
+    gradient = tape.gradient(value, z).numpy()
+    assert gradient[0, 1] < 0 < gradient[1, 1], "a descent step turns the two apart"
+    np.testing.assert_array_equal(gradient[2:], 0.0)
+
+
+def test_repulsion_passes_no_gradient_through_codes():
+    codes = tf.Variable(tf.zeros((4, 2)))
+    z = tf.Variable(tf.ones((4, 2)))
+    with tf.GradientTape() as tape:
+        value = losses.HammingMarginRepulsion()(z, codes, np.arange(4, dtype="int32"))
+    assert value > 0
+    assert tape.gradient(value, codes) is None
+
+
+def test_conflict_mask_leaves_out_the_pair_and_the_same_ad_only():
+    mask = np.asarray(losses.conflict_mask(np.array([5, 6, 7, 5], "int32")))
+    expected = np.array([[0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0]], bool)
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_labels_go_from_the_root_to_category_and_advertiser():
+    category = np.array([[2, 3, 4, 5], [2, 3, 4, 6], [2, 3, 0, 0], [0, 0, 0, 0]])
+    labels = np.asarray(losses.granularity_labels(category, 2, np.array([9, 8, 0, 9])))
+    np.testing.assert_array_equal(labels[:, 0, 0], [3, 3, 3, 0])
+    np.testing.assert_array_equal(labels[:, 1, 0], [5, 6, 3, 0])
+    np.testing.assert_array_equal(labels[:, 1, 1], [9, 8, 0, 9])
+    np.testing.assert_array_equal(labels[:, 0, 1], 1)
+
+
+def summary(**arguments):
+    return losses.SummaryReconstruction(
+        **{
+            "vocabulary_size": 12,
+            "length": 5,
+            "prefix": 3,
+            "state_dim": 4,
+            "dim": 8,
+            "seed": 1,
+            **arguments,
+        }
+    )
+
+
+def test_summary_is_the_mean_negative_log_likelihood_of_its_words():
+    rng = np.random.default_rng(0)
+    layer = summary()
+    states = rng.normal(size=(3, 3, 4)).astype("float32")
+    tokens = np.array([[2, 3, 4, 0, 0], [5, 6, 7, 8, 9], [0, 0, 0, 0, 0]])
+    logits = np.asarray(layer.logits(states, tokens), "float64")
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    words = [(b, t) for b, t in np.ndindex(3, 5) if tokens[b, t]]
+    expected = -np.mean([log_p[b, t, tokens[b, t]] for b, t in words])
+    np.testing.assert_allclose(layer(states, tokens), expected, rtol=1e-5)
+
+
+def test_summary_decoder_is_causal_and_reads_the_states():
+    rng = np.random.default_rng(0)
+    layer = summary()
+    states = rng.normal(size=(1, 3, 4)).astype("float32")
+    tokens = np.array([[2, 3, 4, 5, 6]])
+    changed = np.array([[2, 3, 9, 5, 6]])
+    before, after = layer.logits(states, tokens), layer.logits(states, changed)
+    np.testing.assert_allclose(before[:, :3], after[:, :3], atol=1e-5)
+    assert np.abs(before[:, 3] - after[:, 3]).max() > 1e-5
+    assert np.abs(before - layer.logits(states + 1.0 * (np.arange(4) > 1), tokens)).max() > 1e-5
+
+
+def test_summary_decodes_at_most_its_rows():
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(6, 3, 4)).astype("float32")
+    tokens = rng.integers(1, 12, (6, 5))
+    few = summary(rows=2)
+    np.testing.assert_allclose(few(states, tokens), summary()(states[:2], tokens[:2]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        losses.Reconstruction(),
+        losses.CodebookCommitment(0.5),
+        losses.MultiGranularityContrastive(0.3),
+        losses.DualTowerContrastive(0.3),
+        losses.HammingMarginRepulsion(0.7, 0.4, 2, 0.3, 0.2),
+        summary(rows=7),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_config_round_trip(layer):
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert copy.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: losses.CodebookCommitment(-1.0), "beta .* -1.0"),
+        (lambda: losses.DualTowerContrastive(0.0), "temperature .* 0.0"),
+        (lambda: losses.HammingMarginRepulsion(full_margin=3.0), "full_margin .* 3.0"),
+        (lambda: losses.HammingMarginRepulsion(radius=-1), "radius .* -1"),
+        (lambda: summary(heads=3), "heads must divide dim"),
+        (lambda: summary(rows=0), "rows must be at least 1"),
+        (lambda: complete_loss_weights({"hamr": 1.0}), "hamr.*repulsion_full"),
+        (lambda: complete_loss_weights({"summary": -1.0}), "summary.* -1.0"),
+    ],
+)
+def test_wrong_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_given_weights_replace_the_papers():
+    assert complete_loss_weights({"summary": 0.5}) == {**LOSS_WEIGHTS, "summary": 0.5}

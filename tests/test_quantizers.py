@@ -1,0 +1,170 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sid_tfx.quantizers import ResidualQuantizer
+
+pytestmark = pytest.mark.unit
+
+
+def fitted(levels=3, size=8, dim=4, rows=200, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(rows, dim)).astype("float32")
+    quantizer = ResidualQuantizer(levels, size, dim, seed=seed)
+    quantizer.initialize(vectors, seed)
+    return quantizer, vectors
+
+
+@settings(deadline=None, max_examples=5)
+@given(st.integers(0, 1000), st.integers(1, 4), st.integers(2, 12))
+def test_codes_are_in_range_and_mean_what_they_decode_to(seed, levels, size):
+    quantizer, vectors = fitted(levels, size, rows=50, seed=seed)
+    out = quantizer(vectors)
+    codes = np.asarray(out.codes)
+    assert codes.dtype == np.int32
+    assert codes.shape == (50, levels)
+    assert codes.min() >= 0
+    assert codes.max() < size
+    np.testing.assert_allclose(quantizer.decode(codes), out.quantized, atol=1e-5)
+    np.testing.assert_allclose(np.sum(out.vectors, axis=1), out.quantized, atol=1e-5)
+
+
+def test_each_level_takes_the_nearest_code_of_what_is_left():
+    quantizer, vectors = fitted()
+    out = quantizer(vectors)
+    residual = vectors.copy()
+    for level, book in enumerate(np.asarray(quantizer.codebooks)):
+        np.testing.assert_allclose(out.inputs[:, level], residual, atol=1e-5)
+        nearest = ((residual[:, None] - book) ** 2).sum(-1).argmin(-1)
+        np.testing.assert_array_equal(out.codes[:, level], nearest)
+        residual = residual - book[nearest]
+
+
+@settings(deadline=None, max_examples=5)
+@given(st.integers(0, 1000))
+def test_mean_residual_never_grows_on_the_data_it_was_fitted_to(seed):
+    quantizer, vectors = fitted(seed=seed)
+    norms = np.square(quantizer(vectors).residual_norms).mean(0)
+    assert (np.diff(norms) <= 1e-6).all()
+
+
+def test_gradient_is_the_identity():
+    quantizer, vectors = fitted()
+    x = tf.Variable(vectors[:5])
+    upstream = np.random.default_rng(1).normal(size=(5, 4)).astype("float32")
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(quantizer(x).quantized * upstream)
+    np.testing.assert_allclose(tape.gradient(value, x), upstream, atol=1e-6)
+
+
+def test_batch_order_and_size_do_not_matter():
+    quantizer, vectors = fitted()
+    codes = np.asarray(quantizer(vectors).codes)
+    order = np.random.default_rng(0).permutation(len(vectors))
+    np.testing.assert_array_equal(quantizer(vectors[order]).codes, codes[order])
+    np.testing.assert_array_equal(quantizer(vectors[:1]).codes, codes[:1])
+
+
+def test_ranked_codes_start_with_the_assigned_ones_and_do_not_repeat():
+    quantizer, vectors = fitted()
+    ranked = np.asarray(quantizer.ranked_codes(vectors[:40], 20))
+    assert ranked.shape == (40, 20, 3)
+    np.testing.assert_array_equal(ranked[:, 0], quantizer(vectors[:40]).codes)
+    for row, vector in zip(ranked, vectors, strict=False):
+        assert len(np.unique(row, axis=0)) == 20
+        costs = np.square(np.asarray(quantizer.decode(row)) - vector).sum(-1)
+        assert (np.diff(costs[1:]) >= -1e-5).all()
+
+
+def test_ranked_codes_of_a_full_beam_are_all_tuples_by_distance():
+    quantizer, vectors = fitted(levels=2, size=3, rows=30)
+    ranked = np.asarray(quantizer.ranked_codes(vectors[:6], 9))
+    tuples = np.array(list(itertools.product(range(3), repeat=2)), "int32")
+    cost = np.square(np.asarray(quantizer.decode(tuples))[None] - vectors[:6, None]).sum(-1)
+    for row, costs in zip(ranked, cost, strict=True):
+        greedy = np.flatnonzero((tuples == row[0]).all(1))[0]
+        rest = [k for k in np.argsort(costs, kind="stable") if k != greedy]
+        np.testing.assert_array_equal(row[1:], tuples[rest])
+
+
+def test_ranked_codes_refuse_more_than_there_are():
+    quantizer, vectors = fitted(levels=2, size=3, rows=30)
+    with pytest.raises(ValueError, match=r"\[1, 3\^2\], got 10"):
+        quantizer.ranked_codes(vectors, 10)
+
+
+def test_initialization_is_deterministic_and_uses_every_code():
+    first, vectors = fitted(size=16)
+    second, _ = fitted(size=16)
+    np.testing.assert_array_equal(first.codebooks, second.codebooks)
+    assert all(len(np.unique(level)) == 16 for level in np.asarray(first(vectors).codes).T)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_initialization_takes_fewer_vectors_than_codes(rows):
+    quantizer, vectors = fitted(size=16, rows=rows)
+    assert np.isfinite(quantizer.codebooks).all()
+    assert len(np.unique(np.asarray(quantizer.codebooks)[0], axis=0)) == 16
+    np.testing.assert_allclose(quantizer(vectors).quantized, vectors, atol=0.01)
+
+
+def test_revival_brings_dead_codes_back_into_use():
+    quantizer, vectors = fitted(size=16)
+    books = np.asarray(quantizer.codebooks).copy()
+    books[:, 4:] = 1e3
+    quantizer.codebooks.assign(books)
+    for _ in range(100):
+        quantizer(vectors, training=True)
+    assert (np.asarray(quantizer.usage)[:, 4:] < 0.05).all()
+    assert quantizer.revive(seed=1) == 3 * 12
+    used = [len(np.unique(level)) for level in np.asarray(quantizer(vectors).codes).T]
+    assert used[0] == 16
+    assert quantizer.revive(seed=2) == 0
+
+
+def test_usage_is_one_under_even_use_and_untouched_by_inference():
+    quantizer = ResidualQuantizer(1, 2, 1, usage_momentum=0.0)
+    quantizer.codebooks.assign([[[-1.0], [1.0]]])
+    vectors = np.array([[-1.0], [1.0], [-1.0], [1.0]], "float32")
+    quantizer(vectors[:1], training=False)
+    np.testing.assert_array_equal(quantizer.usage, [[1.0, 1.0]])
+    quantizer(vectors, training=True)
+    np.testing.assert_allclose(quantizer.usage, [[1.0, 1.0]])
+    quantizer(vectors[:1], training=True)
+    np.testing.assert_allclose(quantizer.usage, [[2.0, 0.0]])
+
+
+def test_config_round_trip():
+    quantizer = ResidualQuantizer(2, 5, 3, seed=7, usage_momentum=0.5)
+    saved = keras.saving.serialize_keras_object(quantizer)
+    copy = keras.saving.deserialize_keras_object(saved)
+    assert copy.get_config() == quantizer.get_config()
+    np.testing.assert_array_equal(copy.codebooks, quantizer.codebooks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"levels": 0}, "levels must be at least 1, got 0"),
+        ({"codebook_size": 1}, "codebook_size must be at least 2, got 1"),
+        ({"dim": 0}, "dim must be at least 1"),
+        ({"usage_momentum": 1.0}, "usage_momentum"),
+        ({"assignment": "sinkhorn"}, r"assignment must be one of \['nearest'\]"),
+        ({"gradient": "none"}, r"gradient must be one of \['straight_through'\]"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ResidualQuantizer(**{"levels": 2, "codebook_size": 4, "dim": 3, **arguments})
+
+
+def test_initialization_refuses_bad_vectors():
+    quantizer = ResidualQuantizer(2, 4, 3)
+    with pytest.raises(ValueError, match=r"\[N > 0, 3\], got \(5, 2\)"):
+        quantizer.initialize(np.zeros((5, 2)))
+    with pytest.raises(ValueError, match="NaN"):
+        quantizer.initialize(np.full((5, 3), np.nan))

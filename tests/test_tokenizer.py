@@ -1,0 +1,236 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from sid_tfx.callbacks import CollapseGuard, ConflictMining, DeadCodeRevival, SidHealth
+from sid_tfx.datasets.pairs import PairBatches
+from sid_tfx.features import AdSchema, FeatureSizes
+from sid_tfx.fingerprint import fingerprint
+from sid_tfx.metrics.sid_quality import sid_quality
+from sid_tfx.tokenizer import SidTokenizer
+from tests.ad_fixtures import SCHEMA, SIZES, SMALL, SMALL_ENCODER, catalogue, pairs
+
+pytestmark = pytest.mark.unit
+
+
+def tokenizer(**arguments):
+    return SidTokenizer(SCHEMA, SIZES, **{**SMALL, **SMALL_ENCODER, **arguments})
+
+
+def eager(**arguments):
+    """A tokenizer whose few steps are not worth tracing a graph for."""
+    model = tokenizer(**arguments)
+    model.compile(run_eagerly=True)
+    return model
+
+
+def batches(features, size=64, seed=0):
+    return PairBatches(features, pairs(features, 200), batch_size=size, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def ads():
+    return catalogue(300)
+
+
+@pytest.fixture(scope="module")
+def trained(ads):
+    model = tokenizer()
+    history = model.fit(batches(ads), epochs=8, verbose=0)
+    return model, history.history
+
+
+def test_outputs_have_the_contract_shapes_and_dtypes(ads, trained):
+    out = trained[0].encode(ads)
+    assert {name: (v.shape, v.dtype.name) for name, v in out.items()} == {
+        "codes": ((300, 3), "int32"),
+        "embedding": ((300, 16), "float32"),
+        "sid_embedding": ((300, 16), "float32"),
+        "z": ((300, 8), "float32"),
+    }
+    assert out["codes"].min() >= 0
+    assert out["codes"].max() < 16
+    np.testing.assert_allclose(np.linalg.norm(out["embedding"], axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(out["z"], axis=1), 1.0, atol=1e-5)
+
+
+def test_sid_embedding_depends_on_the_codes_alone(ads, trained):
+    model = trained[0]
+    out = model.encode(ads)
+    from_codes = model.reconstruct(model.quantizer.decode(out["codes"]))
+    np.testing.assert_allclose(from_codes, out["sid_embedding"], atol=1e-4)
+
+
+def test_batch_order_and_size_do_not_change_codes(ads, trained):
+    model = trained[0]
+    codes = model.encode(ads)["codes"]
+    order = np.random.default_rng(0).permutation(300)
+    shuffled = {name: values[order] for name, values in ads.items()}
+    np.testing.assert_array_equal(model.encode(shuffled, batch_size=77)["codes"], codes[order])
+    one = {name: values[:1] for name, values in ads.items()}
+    np.testing.assert_array_equal(model.encode(one)["codes"], codes[:1])
+
+
+def test_training_lowers_the_loss_and_logs_every_term_and_health(trained):
+    history = trained[1]
+    assert history["loss"][-1] < 0.9 * history["loss"][0]
+    terms = [
+        "level_contrastive",
+        "embedding_contrastive",
+        "summary",
+        "reconstruction",
+        "quantization",
+        "dual_tower",
+        "repulsion",
+    ]
+    assert set(history) == {"loss", *terms, "distinct_sids", *(f"perplexity_{n}" for n in "123")}
+    total = sum(history[name][-1] for name in terms)
+    assert history["loss"][-1] == pytest.approx(total, rel=1e-3)
+
+
+def test_a_small_run_does_not_collapse(ads, trained):
+    quality = sid_quality(trained[0].encode(ads)["codes"], 16, ads["category"][:, 1])
+    assert quality["collision_share"] < 0.3
+    assert quality["largest_group"] <= 6
+    assert min(quality["perplexity"]) > 6
+    assert min(quality["coverage"]) > 0.8
+    assert trained[1]["distinct_sids"][-1] > 0.8
+    assert quality["v_measure"][0] > 0.3, "the first code follows the category"
+
+
+def test_the_same_seed_trains_the_same_model(ads):
+    prints = []
+    for seed in (5, 5, 6):
+        keras.utils.set_random_seed(seed + len(prints))
+        model = eager(seed=seed)
+        model.fit(batches(ads), epochs=1, verbose=0)
+        prints.append(fingerprint(model))
+    assert prints[0] == prints[1]
+    assert prints[0] != prints[2]
+
+
+def test_ranked_codes_start_with_the_assigned_ones(ads, trained):
+    model = trained[0]
+    ranked = model.ranked_codes(ads, 7, batch_size=128)
+    assert ranked.shape == (300, 7, 3)
+    np.testing.assert_array_equal(ranked[:, 0], model.encode(ads)["codes"])
+    assert all(len(np.unique(row, axis=0)) == 7 for row in ranked)
+
+
+def test_keras_file_round_trip_keeps_answers_and_training_goes_on(ads, trained, tmp_path):
+    model = trained[0]
+    path = tmp_path / "tokenizer.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    assert fingerprint(loaded) == fingerprint(model)
+    before, after = model.encode(ads), loaded.encode(ads)
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    books = np.asarray(loaded.quantizer.codebooks).copy()
+    loaded.fit(batches(ads), epochs=1, verbose=0)
+    moved = np.abs(np.asarray(loaded.quantizer.codebooks) - books).max()
+    assert 0 < moved < 0.5, "a loaded tokenizer's codebooks are trained on, not made anew"
+
+
+def test_config_round_trip_is_json():
+    model = tokenizer(loss_weights={"summary": 0.5}, radius=2, level_decay=0.5)
+    config = json.loads(json.dumps(model.get_config()))
+    copy = SidTokenizer.from_config(config)
+    assert copy.get_config() == model.get_config()
+    assert [w.shape for w in copy.weights] == [w.shape for w in model.weights]
+
+
+def test_terms_follow_weights_and_schema(ads):
+    model = eager(
+        loss_weights={"repulsion_full": 0, "repulsion_partial": 0, "dual_tower": 0, "summary": 0}
+    )
+    expected = ["level_contrastive", "embedding_contrastive", "reconstruction", "quantization"]
+    assert model.objective.terms == expected
+    history = model.fit(batches(ads), epochs=1, verbose=0).history
+    assert "repulsion" not in history
+    bare = SidTokenizer(
+        AdSchema(text={"title": 6}), FeatureSizes(text=60), **SMALL, **SMALL_ENCODER
+    )
+    assert "level_contrastive" not in bare.objective.terms
+    assert "summary" not in bare.objective.terms
+    features = {"title_tokens": ads["title_tokens"]}
+    bare.compile(run_eagerly=True)
+    bare.fit(batches({**features, "category": ads["category"]}), epochs=1, verbose=0)
+    assert bare.encode(features)["codes"].shape == (300, 3)
+
+
+def test_a_catalogue_of_three_ads_trains():
+    features = catalogue(3)
+    model = eager()
+    model.fit(PairBatches(features, np.array([[0, 1]])), epochs=2, verbose=0)
+    assert np.isfinite(model.encode(features)["embedding"]).all()
+
+
+def test_evaluate_reports_the_same_terms(ads, trained):
+    result = trained[0].evaluate(batches(ads), verbose=0, return_dict=True)
+    assert result["loss"] > 0
+    assert {"repulsion", "distinct_sids", "summary"} <= set(result)
+
+
+def test_a_batch_without_ad_row_is_refused(ads, trained):
+    model = trained[0]
+    with pytest.raises(ValueError, match="ad_row"):
+        model.compute_loss(ads, None, model(ads))
+
+
+def test_given_callbacks_replace_the_defaults_of_their_kind(ads):
+    data = batches(ads)
+    revival = DeadCodeRevival(every=1, threshold=0.9)
+    model = eager()
+    model.fit(data, epochs=1, verbose=0, callbacks=[revival, ConflictMining(data)])
+    assert revival.revived > 0
+
+
+def test_sid_health_logs_the_catalogues_collisions(ads):
+    history = eager().fit(batches(ads), epochs=2, verbose=0, callbacks=[SidHealth(ads)])
+    assert len(history.history["collision_share"]) == 2
+    assert 0 < history.history["entropy_nats"][-1] <= np.log(300) + 1e-6
+
+
+def test_collapse_guard_warns_and_stops(ads):
+    model = tokenizer()
+    model.quantizer.initialized.assign(1.0)
+    model.quantizer.codebooks.assign(np.ones(model.quantizer.codebooks.shape, "float32"))
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    guard = CollapseGuard(distinct_sids=0.9, after=0, stop=True)
+    no_revival = DeadCodeRevival(every=10_000)
+    with pytest.warns(UserWarning, match="Codebook collapse: after epoch 1"):
+        history = model.fit(batches(ads), epochs=5, verbose=0, callbacks=[guard, no_revival])
+    assert len(history.history["loss"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"code_dim": 0}, "code_dim must be at least 1, got 0"),
+        ({"level_decay": 0.0}, "level_decay .* 0.0"),
+        ({"levels": 0}, "levels"),
+        ({"loss_weights": {"hamr": 1}}, "hamr"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"sizes": FeatureSizes(text=60)}, "advertiser"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SidTokenizer(**{"schema": SCHEMA, "sizes": SIZES, **SMALL, **SMALL_ENCODER, **arguments})
+
+
+def test_fingerprint_sees_any_change(trained):
+    model = trained[0]
+    before = fingerprint(model)
+    assert before == fingerprint(model)
+    assert len(before) == 16
+    kept = np.asarray(model.quantizer.codebooks)
+    changed = kept.copy()
+    changed[0, 0, 0] += 1e-6
+    model.quantizer.codebooks.assign(changed)
+    assert fingerprint(model) != before
+    model.quantizer.codebooks.assign(kept)
+    assert fingerprint(model) == before

@@ -75,6 +75,7 @@ def test_a_summary_column_wins_over_the_template():
     schema = AdSchema(category_depth=1, summary_tokens=4)
     strings = {"summary": tf.constant(["Soft red dye", "  "])}
     made = fields.string_fields(schema, strings, tf.ragged.constant([["Hair"], ["Hair"]]))
+    assert made.words is not None
     assert made.words.numpy().tolist() == [[b"soft", b"red", b"dye", b""], [b"hair", b"", b"", b""]]
 
 
@@ -92,7 +93,9 @@ def test_path_prefixes_are_equal_on_the_same_branch_only():
 def test_blank_path_elements_and_control_characters_do_not_make_branches():
     schema = AdSchema(category_depth=2)
     paths = tf.ragged.constant([["A", " ", "B"], ["A", "B\n"], ["A\x1fB"]])
-    prefixes = fields.string_fields(schema, {}, paths).category.numpy()
+    category = fields.string_fields(schema, {}, paths).category
+    assert category is not None
+    prefixes = category.numpy()
     assert (prefixes[0] == prefixes[1]).all()
     assert prefixes[2].tolist() == [b"A B", b""]
 

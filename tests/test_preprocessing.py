@@ -80,7 +80,7 @@ class Transformed:
             graph = (examples, source.TensorAdapterConfig()) | tft_beam.AnalyzeDataset(
                 lambda inputs: preprocessing.preprocessing_fn(inputs, config)
             )
-            graph | tft_beam.WriteTransformFn(f"{folder}/transform")  # type: ignore[operator]
+            graph | tft_beam.WriteTransformFn(f"{folder}/transform")
         self.graph = f"{folder}/transform/transform_fn"
         self.output = tft.TFTransformOutput(f"{folder}/transform")
         self.features = self(records)
@@ -126,9 +126,10 @@ def test_vocabularies_agree_and_limits_bite(ads, transformed):
         "categorical_advertiser": preprocessor.categorical["advertiser"],
     }
     for name, vocabulary in pairs.items():
+        assert vocabulary is not None
         assert transformed.output.vocabulary_by_name(name) == vocabulary.strings
-    assert preprocessor.words.size == LIMITS.text + 2
-    assert preprocessor.categorical["advertiser"].size == LIMITS.categorical + 2
+    assert preprocessor.sizes.text == LIMITS.text + 2
+    assert preprocessor.sizes.categorical["advertiser"] == LIMITS.categorical + 2
     assert (transformed.features["advertiser"] == 1).any()
 
 

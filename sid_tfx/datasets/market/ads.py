@@ -13,6 +13,8 @@ DAYS = 60
 
 _HEADER = re.compile(r"# (?P<root>.+) > (?P<middle>.+) = (?P<price>\d+) = (?P<next>.+)")
 _STYLES = tuple(words.STYLES)
+_ADS_PER_ADVERTISER = 8
+_PRODUCTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Ads:
 
     Args:
         leaf: Index into the tree.
+        product: Index of the product, distinct over all leaves.
         advertiser: Index of the advertiser.
         style: Index of the style.
         tier: 0 (cheap) to 1 (expensive).
@@ -55,6 +58,7 @@ class Ads:
     """
 
     leaf: np.ndarray
+    product: np.ndarray
     advertiser: np.ndarray
     style: np.ndarray
     tier: np.ndarray
@@ -107,7 +111,7 @@ def make_ads(tree: Tree, count: int, rng: np.random.Generator) -> Ads:
     An advertiser sells in one or two leaves of one middle category, in mostly one style and at
     one price level, so that advertiser, words and price all tell something about an ad.
     """
-    advertisers = max(4, count // 12)
+    advertisers = max(4, count // _ADS_PER_ADVERTISER)
     # Every middle category gets advertisers before any gets a second one.
     home = np.resize(rng.permutation(tree.middle.max() + 1), advertisers)
     usual_style = rng.integers(len(_STYLES), size=advertisers)
@@ -120,9 +124,10 @@ def make_ads(tree: Tree, count: int, rng: np.random.Generator) -> Ads:
     order = np.argsort(leaf, kind="stable")
     advertiser, leaf = advertiser[order], leaf[order]
 
-    own_style = rng.random(count) < 0.75
+    own_style = rng.random(count) < 0.6
     style = np.where(own_style, usual_style[advertiser], rng.integers(len(_STYLES), size=count))
-    tier = np.clip(usual_tier[advertiser] + rng.normal(0, 0.1, count), 0, 1)
+    tier = np.clip(usual_tier[advertiser] + rng.normal(0, 0.15, count), 0, 1)
+    product = rng.integers(_PRODUCTS, size=count)
     has_audience = np.array([tree.paths[i][0] in words.AUDIENCES for i in leaf])
     audience = np.where(has_audience, rng.integers(2, size=count), -1)
     popularity = (1.0 + rng.permutation(count)) ** -0.7
@@ -130,13 +135,15 @@ def make_ads(tree: Tree, count: int, rng: np.random.Generator) -> Ads:
     late = rng.random(count) < 0.15
     start = np.where(late, rng.uniform(10, DAYS - 2, count), 0) * DAY
 
-    table = _table(tree, leaf, advertiser, style, tier, audience, rng)
-    return Ads(leaf, advertiser, style, tier, audience, popularity, start, table)
+    table = _table(tree, leaf, product, advertiser, style, tier, audience, rng)
+    product = leaf * _PRODUCTS + product
+    return Ads(leaf, product, advertiser, style, tier, audience, popularity, start, table)
 
 
 def _table(
     tree: Tree,
     leaf: np.ndarray,
+    product: np.ndarray,
     advertiser: np.ndarray,
     style: np.ndarray,
     tier: np.ndarray,
@@ -159,7 +166,9 @@ def _table(
         path = [root, middle, name]
         if audience[i] >= 0:
             path.append(words.AUDIENCES[root][audience[i]])
-        copy = _copy(tree, leaf[i], names[advertiser[i]], _STYLES[style[i]], path, rng)
+        noun = tree.products[leaf[i]][product[i]]
+        features = tree.features[leaf[i]]
+        copy = _copy(noun, features, names[advertiser[i]], _STYLES[style[i]], path, rng)
         rows.append({**copy, "advertiser": names[advertiser[i]], "category_path": path})
     table = pd.DataFrame(rows)
     table["price"] = price
@@ -171,12 +180,16 @@ def _table(
 
 
 def _copy(
-    tree: Tree, leaf: int, advertiser: str, style: str, path: list[str], rng: np.random.Generator
+    noun: str,
+    features: list[str],
+    advertiser: str,
+    style: str,
+    path: list[str],
+    rng: np.random.Generator,
 ) -> dict[str, str]:
     """Writes title, description and summary of one ad."""
     adjectives, closing = words.STYLES[style]
-    noun = str(rng.choice(tree.products[leaf]))
-    feature, other = map(str, rng.permutation(tree.features[leaf])[:2])
+    feature, other = map(str, rng.permutation(features)[:2])
     adjective, second = map(str, rng.permutation(adjectives.split())[:2])
     promotion = str(rng.choice(words.PROMOTIONS))
     slots = {

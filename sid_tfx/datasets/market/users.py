@@ -123,6 +123,9 @@ def _simulate_block(tree: Tree, ads: Ads, users: _Users, first_user: int) -> tup
     for step in range(int(running.sum(axis=1).max())):
         category = _next_category(tree, ads, users, last, step)
         weight = taste * np.exp(loyalty)[:, ads.advertiser]
+        if step:
+            # People compare like with like: one espresso machine after the other.
+            weight *= 1.0 + 2.0 * (ads.product == ads.product[last][:, None])
         weight *= ads.start <= users.times[:, step, None]
         total = np.add.reduceat(weight, np.minimum(boundaries, len(ads.leaf) - 1), axis=1)
         total = np.where(stocked & (total > 0), total, np.inf)

@@ -43,6 +43,8 @@ def convert(column: str, given: "pa.Array | list[Any]", spec: IngestSpec) -> Col
         spec: What the column is, and its limits.
     """
     array = _as_arrow(given)
+    if array is not None and not _is_utf8(array):
+        given, array = _as_bytes(array), None
     if column in ("ad_id", "user_id"):
         return _identifiers(array, given, spec.max_id_bytes)
     if column == "timestamp":
@@ -69,6 +71,20 @@ def _as_arrow(given: "pa.Array | list[Any]") -> "pa.Array | None":
     if pa.types.is_dictionary(given.type):
         given = given.dictionary_decode()
     return pa.array([None] * len(given), pa.string()) if pa.types.is_null(given.type) else given
+
+
+def _is_utf8(array: pa.Array) -> bool:
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _as_bytes(array: pa.Array) -> pa.Array:
+    """Strings as bytes, which can be looked at one by one where they are not UTF-8."""
+    nested = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
+    return array.cast(pa.large_list(BYTES) if nested else BYTES)
 
 
 def _is_string(array: "pa.Array | None") -> bool:

@@ -37,6 +37,9 @@ def encode_examples(columns: Mapping[str, pa.Array], rows: np.ndarray) -> list[b
             for (name, array), there in zip(picked.items(), pattern, strict=True)
             if there
         }
+        if not arrays:
+            examples[members] = b""
+            continue
         batch = pa.RecordBatch.from_arrays(list(arrays.values()), list(arrays))
         examples[members] = encoder.encode(batch)
     return list(examples)

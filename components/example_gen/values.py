@@ -169,7 +169,7 @@ def timestamp(value: Any, earliest: int, latest: int) -> int:
         )
     if isinstance(value, (float, np.floating)) and math.isinf(value):
         raise ValueError(f"{show(given)} is not a time; write whole Unix seconds")
-    seconds = int(math.floor(value))
+    seconds = math.floor(value)
     if seconds < earliest:
         what = "is negative" if seconds < 0 else f"lies before the earliest allowed, {earliest}"
         raise ValueError(f"{show(given)} {what}; write Unix seconds")

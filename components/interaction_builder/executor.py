@@ -92,7 +92,9 @@ class TimeQuantiles(beam.CombineFn):
         times = np.sort(np.fromiter(accumulator, np.int64, len(accumulator)))
         counts = np.asarray([accumulator[time] for time in times.tolist()])
         before = np.cumsum(counts) - counts
-        first, second = np.searchsorted(before, np.asarray(self._shares) * counts.sum())
+        # The shares are sums of floats: 0.7 of 10 events must come out as 7, not as 7.000..1.
+        wanted = np.asarray(self._shares) * counts.sum() - 1e-6
+        first, second = np.searchsorted(before, wanted)
         return int(times[min(first, len(times) - 1)]), int(times[min(second, len(times) - 1)])
 
 
@@ -222,6 +224,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             raise Refused(
                 f"None of the {counts.read:,} events names a known ad, at least 1 is needed; the "
                 f"reasons: {kept}"
+            )
+        if not tally.get("train"):
+            raise Refused(
+                f"{exec_properties['split']} leaves 0 of {tally['kept']:,} events for training, "
+                "since too many share one time; use data.split=leave_one_out."
             )
         for name in ("users", "kept", "repeated", *SEQUENCE_SPLITS):
             sequences.set_int_custom_property(name, tally.get(name, 0))

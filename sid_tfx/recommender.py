@@ -9,7 +9,9 @@ import numpy as np
 from keras import ops
 
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.layers import AdEmbedding, CausalBlock, LevelHead
+from sid_tfx.layers import AdEmbedding, CausalBlock, DenseHead, LevelHead
+from sid_tfx.layers.dense_head import cross_entropy
+from sid_tfx.layers.history import pack_history
 from sid_tfx.transformer import SeededLayers
 
 
@@ -117,7 +119,6 @@ class SidRecommender(keras.Model):
         self.item_dropout = item_dropout
         self.label_smoothing = label_smoothing
         self.dense_loss_weight = dense_loss_weight
-        self.dense_negatives = dense_negatives
         make = SeededLayers(seed)
 
         # Row 0 of each table is padding, so that histories index them directly.
@@ -165,8 +166,9 @@ class SidRecommender(keras.Model):
         self.head = LevelHead(
             self.level_sizes, head_size, head_layers, dropout, seed=make.seed(), name="head"
         )
-        self.query = make.dense(hidden_size, name="query")
-        self.dense_content = make.dense(hidden_size, name="dense_content")
+        self.dense_head = DenseHead(
+            hidden_size, dense_negatives, seed=make.seed(), name="dense_head"
+        )
         self.draws = keras.random.SeedGenerator(make.seed(), name="draws")
         self.sid_loss = keras.metrics.Mean(name="sid_loss")
         self.dense_loss = keras.metrics.Mean(name="dense_loss")
@@ -197,8 +199,7 @@ class SidRecommender(keras.Model):
             block.build(state)
         self.output_norm.build(state)
         self.head.build(state)
-        self.query.build(state)
-        self.dense_content.build(content)
+        self.dense_head.build(state, content)
         self.built = True
 
     def set_catalog(self, catalog: SidCatalog) -> None:
@@ -223,7 +224,7 @@ class SidRecommender(keras.Model):
             rows: int32 `[B, T]`, `T <= max_history` (longer ones are cut to the newest).
             training: Whether to drop.
         """
-        rows = self._packed(rows)
+        rows = pack_history(rows, self.max_history)
         ids = None if self.id_vectors is None else ops.take(self.id_vectors, rows, axis=0)
         x = self.ad_embedding(
             ops.take(self.ad_codes, rows, axis=0), ops.take(self.ad_content, rows, axis=0), ids
@@ -238,17 +239,10 @@ class SidRecommender(keras.Model):
             x = block(x, training=training)
         return self.output_norm(x)
 
-    def _packed(self, rows: Any) -> Any:
-        """The newest `max_history` ads of each history, on the left, order kept, zeros after."""
-        rows = ops.cast(rows, "int32")
-        if rows.shape[1] is None or rows.shape[1] > self.max_history:
-            rows = _move(rows, to_left=False)[:, -self.max_history :]
-        return _move(rows, to_left=True)
-
     def user_state(self, rows: Any, training: bool = False) -> Any:
         """State `[B, hidden_size]` after the last ad of each history; see `call`."""
         states = self(rows, training=training)
-        length = ops.sum(ops.cast(self._packed(rows) > 0, "int32"), axis=1)
+        length = ops.sum(ops.cast(pack_history(rows, self.max_history) > 0, "int32"), axis=1)
         last = ops.maximum(length - 1, 0)[:, None, None]
         return ops.squeeze(ops.take_along_axis(states, last, axis=1), axis=1)
 
@@ -288,15 +282,11 @@ class SidRecommender(keras.Model):
 
     def item_vectors(self) -> Any:
         """Vectors `[N, hidden_size]` of all ads, in catalogue order, for dense retrieval."""
-        vectors = self.dense_content(self.ad_content)
-        if self.id_vectors is not None:
-            vectors = vectors + self.id_vectors
-        return vectors[1:]
+        return self.dense_head.vectors(self.ad_content, self.id_vectors)[1:]
 
     def dense_query(self, state: Any) -> Any:
         """Query `[..., hidden_size]` whose inner product with `item_vectors` is the dense score."""
-        # Scaled like attention, so that the first softmax over the ads is close to even.
-        return self.query(state) * self._config["hidden_size"] ** -0.5
+        return self.dense_head(state)
 
     def dense_scores(self, state: Any) -> Any:
         """Dense scores `[B, N]` of all ads."""
@@ -319,7 +309,7 @@ class SidRecommender(keras.Model):
             sample_weight: Ignored.
             training: Whether to drop.
         """
-        rows = self._packed(x)
+        rows = pack_history(x, self.max_history)
         targets = rows[:, 1:]
         states = y_pred[:, :-1]
         mask = ops.cast(targets > 0, states.dtype)
@@ -327,36 +317,15 @@ class SidRecommender(keras.Model):
         codes = ops.take(self.ad_codes, targets, axis=0)
         sid = 0.0
         for level, logits in enumerate(self.head(states, codes, training=training)):
-            sid = sid + _cross_entropy(logits, codes[..., level], self.label_smoothing)
+            sid = sid + cross_entropy(logits, codes[..., level], self.label_smoothing)
         loss = sid = ops.sum(sid * mask) / count
         self.sid_loss.update_state(sid)
         if self.dense_loss_weight:
-            dense = ops.sum(self._dense_losses(states, targets) * mask) / count
+            dense = self.dense_head.loss(states, targets, self.ad_content, self.id_vectors)
+            dense = ops.sum(dense * mask) / count
             self.dense_loss.update_state(dense)
             loss = loss + self.dense_loss_weight * dense
         return loss
-
-    def _dense_losses(self, states: Any, targets: Any) -> Any:
-        """Softmax cross-entropy `[B, T]` of the target ads, over all ads or a uniform sample."""
-        query = self.dense_query(states)
-        if self.num_ads <= self.dense_negatives:
-            logits = ops.matmul(query, ops.transpose(self.item_vectors()))
-            return _cross_entropy(logits, ops.maximum(targets - 1, 0), 0.0)
-        negatives = keras.random.randint(
-            (self.dense_negatives,), 1, self.num_ads + 1, seed=self.draws
-        )
-        positive = ops.sum(query * self._vectors_of(targets), axis=-1)
-        logits = ops.matmul(query, ops.transpose(self._vectors_of(negatives)))
-        # Makes the sampled partition function an unbiased estimate of the full one.
-        logits = logits + float(np.log((self.num_ads - 1) / self.dense_negatives))
-        logits = ops.where(negatives == targets[..., None], -1e9, logits)
-        return ops.logaddexp(positive, ops.logsumexp(logits, axis=-1)) - positive
-
-    def _vectors_of(self, rows: Any) -> Any:
-        vectors = self.dense_content(ops.take(self.ad_content, rows, axis=0))
-        if self.id_vectors is not None:
-            vectors = vectors + ops.take(self.id_vectors, rows, axis=0)
-        return vectors
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
@@ -376,20 +345,3 @@ def _check_config(config: dict[str, Any]) -> None:
             raise ValueError(f"{name} must be in [0, 1), got {config[name]}.")
     if config["dense_loss_weight"] < 0:
         raise ValueError(f"dense_loss_weight must be >= 0, got {config['dense_loss_weight']}.")
-
-
-def _move(rows: Any, to_left: bool) -> Any:
-    """Moves the non-zero entries of `[B, T]` to one side, order kept."""
-    length = ops.shape(rows)[1]
-    behind = rows == 0 if to_left else rows > 0
-    keys = ops.arange(length, dtype="int32") + length * ops.cast(behind, "int32")
-    return ops.take_along_axis(rows, ops.sort(keys, axis=1) % length, axis=1)
-
-
-def _cross_entropy(logits: Any, labels: Any, smoothing: float) -> Any:
-    """Cross-entropy `[...]` of integer labels, `smoothing` spread evenly over all classes."""
-    loss = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-    if smoothing:
-        even = ops.logsumexp(logits, axis=-1) - ops.mean(logits, axis=-1)
-        loss = (1 - smoothing) * loss + smoothing * even
-    return loss

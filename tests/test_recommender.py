@@ -15,7 +15,7 @@ from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.sequences import SequenceBatches, leave_one_out
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import GenerativeRecommender, choose_dense_weight, evaluate
-from sid_tfx.layers import AdEmbedding, CausalBlock, LevelHead
+from sid_tfx.layers import AdEmbedding, CausalBlock, DenseHead, LevelHead
 from sid_tfx.recommender import SidRecommender
 
 pytestmark = pytest.mark.unit
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.unit
 ADS = 60
 SMALL = {
     "hidden_size": 32,
+    "num_layers": 1,
     "num_heads": 2,
     "mlp_size": 64,
     "head_size": 32,
@@ -211,12 +212,12 @@ def test_keras_file_round_trip(trained, tmp_path):
     model.dense_weight.assign(0.25)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    model.dense_weight.assign(1.0)
     assert loaded.get_config() == model.get_config()
-    assert float(loaded.dense_weight.numpy()) == 0.25
+    for got, want in zip(loaded.variables, model.variables, strict=True):
+        if "seed_generator" not in got.path:
+            np.testing.assert_array_equal(got, want, err_msg=got.path)
+    model.dense_weight.assign(1.0)
     rows = np.array([[5, 9, 2, 7]])
-    np.testing.assert_array_equal(loaded.user_state(rows), model.user_state(rows))
-    np.testing.assert_array_equal(loaded.ad_codes, model.ad_codes)
     want = SidDecoder(model, 10).recommend(tf.constant(rows), 10)
     got = SidDecoder(loaded, 10).recommend(tf.constant(rows), 10)
     np.testing.assert_array_equal(got.rows, want.rows)
@@ -225,17 +226,22 @@ def test_keras_file_round_trip(trained, tmp_path):
 def test_a_seed_gives_the_same_model(catalog):
     splits, _ = walks(60)
 
-    def train(seed):
+    def train(seed, epochs):
         model = SidRecommender.for_catalog(
             catalog, **{**SMALL, "dropout": 0.2, "item_dropout": 0.2}, seed=seed
         )
         model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
-        model.fit(SequenceBatches(splits.train, 12, 256, seed=seed), epochs=2, verbose=0)
-        return np.asarray(model.user_state(np.array([[1, 2, 3]])))
+        start = np.asarray(model.user_state(np.array([[1, 2, 3]])))
+        batches = SequenceBatches(splits.train, 12, 256, seed=seed)
+        model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
+        return start, np.asarray(model.user_state(np.array([[1, 2, 3]])))
 
-    first = train(1)
-    np.testing.assert_allclose(first, train(1), rtol=1e-4, atol=1e-5)
-    assert np.abs(first - train(2)).max() > 1e-2
+    start, end = train(1, 2)
+    again_start, again_end = train(1, 2)
+    np.testing.assert_array_equal(start, again_start)
+    np.testing.assert_allclose(end, again_end, rtol=1e-3, atol=1e-4)
+    other = SidRecommender.for_catalog(catalog, **SMALL, seed=2)
+    assert np.abs(start - np.asarray(other.user_state(np.array([[1, 2, 3]])))).max() > 1e-2
 
 
 def loss_oracle(model, rows):
@@ -269,11 +275,14 @@ def test_sampled_dense_loss_estimates_the_full_one(catalog):
     rows = np.random.default_rng(0).integers(1, ADS + 1, (64, 12))
     full = SidRecommender.for_catalog(catalog, **SMALL)
     sampled = SidRecommender.for_catalog(catalog, **SMALL, dense_negatives=40)
-    want = np.asarray(full._dense_losses(full(rows)[:, :-1], rows[:, 1:])).mean()
-    got = [
-        np.asarray(sampled._dense_losses(sampled(rows)[:, :-1], rows[:, 1:])).mean()
-        for _ in range(30)
-    ]
+
+    def loss(model):
+        states = model(rows)[:, :-1]
+        tables = model.ad_content, model.id_vectors
+        return np.asarray(model.dense_head.loss(states, rows[:, 1:], *tables)).mean()
+
+    want = loss(full)
+    got = [loss(sampled) for _ in range(30)]
     assert np.mean(got) == pytest.approx(want, abs=0.03)
 
 
@@ -297,7 +306,7 @@ def test_tiny_catalogues(count):
 def test_one_step_at_a_time_on_one_position(catalog):
     model = SidRecommender.for_catalog(catalog, **SMALL)
     model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
-    assert np.isfinite(model.train_on_batch(np.array([[4, 0], [0, 0]])))
+    assert np.isfinite(model.train_on_batch(np.array([[4, 0], [0, 0]]))).all()
 
 
 @pytest.mark.parametrize(
@@ -323,6 +332,7 @@ def test_a_catalogue_of_another_size_is_refused(trained, catalog):
         CausalBlock(8, 2, 16, max_length=5),
         LevelHead((4, 3), 8, num_layers=3),
         AdEmbedding((4, 3), 8),
+        DenseHead(8, negatives=5),
     ],
 )
 def test_layers_come_back_from_their_config(layer):

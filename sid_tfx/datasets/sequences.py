@@ -202,7 +202,8 @@ class SequenceBatches(keras.utils.PyDataset):
         sequences: Training histories.
         max_history: Longest batch.
         positions: Positions per batch.
-        seed: The order of the batches depends on it and on the epoch only.
+        seed: The order of the batches depends on it and on the epoch only; pass `shuffle=False` to
+            `fit`, which else reorders them by Python's global random state.
         **kwargs: As `keras.utils.PyDataset`.
     """
 

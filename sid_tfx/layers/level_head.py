@@ -60,16 +60,16 @@ class LevelHead(keras.layers.Layer):
         make = SeededLayers(seed)
         levels = range(len(self.sizes))
         self.state_in = [make.dense(hidden_size, name=f"state_in_{level}") for level in levels]
+        # Flat lists: Keras files leave out the layers of a list within a list.
         self.code_in = [
-            [
-                make.embedding(self.sizes[earlier], hidden_size, name=f"code_in_{level}_{earlier}")
-                for earlier in range(level)
-            ]
+            make.embedding(self.sizes[earlier], hidden_size, name=f"code_in_{level}_{earlier}")
             for level in levels
+            for earlier in range(level)
         ]
         self.hidden = [
-            [make.dense(hidden_size, name=f"hidden_{level}_{i}") for i in range(1, num_layers)]
+            make.dense(hidden_size, name=f"hidden_{level}_{i}")
             for level in levels
+            for i in range(1, num_layers)
         ]
         self.out = [make.dense(self.sizes[level], name=f"out_{level}") for level in levels]
         self.drop = [make.dropout(dropout) for _ in levels]
@@ -80,13 +80,12 @@ class LevelHead(keras.layers.Layer):
         codes_shape: tuple[int | None, ...] | None = None,
     ) -> None:
         """Makes the weights."""
-        for level in range(len(self.sizes)):
-            self.state_in[level].build(state_shape)
-            for table in self.code_in[level]:
-                table.build(None)
-            for layer in self.hidden[level]:
-                layer.build((None, self.hidden_size))
-            self.out[level].build((None, self.hidden_size))
+        for layer in self.state_in:
+            layer.build(state_shape)
+        for table in self.code_in:
+            table.build(None)
+        for layer in self.hidden + self.out:
+            layer.build((None, self.hidden_size))
         self.built = True
 
     def call(self, state: Any, codes: Any, training: bool = False) -> list[Any]:
@@ -110,10 +109,12 @@ class LevelHead(keras.layers.Layer):
             float `[..., sizes[level]]`.
         """
         x = projected
-        for earlier, table in enumerate(self.code_in[level]):
-            x = x + table(prefix[..., earlier])
+        first_table = level * (level - 1) // 2
+        for earlier in range(level):
+            x = x + self.code_in[first_table + earlier](prefix[..., earlier])
         x = ops.relu(x)
-        for layer in self.hidden[level]:
+        deeper = self.num_layers - 1
+        for layer in self.hidden[level * deeper : (level + 1) * deeper]:
             x = x + ops.relu(layer(x))
         return self.out[level](self.drop[level](x, training=training))
 

@@ -34,6 +34,11 @@ import click
 @click.option("--max_queue", default=1000, help="Requests that may wait for a thread.")
 @click.option("--max_message_bytes", default=64 * 1024 * 1024)
 @click.option("--drain_seconds", default=30.0, help="Time for requests in flight on SIGTERM.")
+@click.option(
+    "--lame_duck_seconds",
+    default=0.0,
+    help="On SIGTERM, time to say NOT_SERVING before taking no more requests.",
+)
 @click.option("--tensorflow_intra_op_parallelism", "intra_op_threads", default=0)
 @click.option("--tensorflow_inter_op_parallelism", "inter_op_threads", default=0)
 def main(
@@ -46,6 +51,7 @@ def main(
     max_queue: int,
     max_message_bytes: int,
     drain_seconds: float,
+    lame_duck_seconds: float,
     intra_op_threads: int,
     inter_op_threads: int,
 ) -> None:
@@ -64,8 +70,10 @@ def main(
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
 
+    from serving import memory
     from serving.server import ModelServer
 
+    memory.settle()
     server = ModelServer(
         model_name,
         model_base_path,
@@ -84,7 +92,7 @@ def main(
         raise click.ClickException(str(error)) from error
     ending.wait()
     logging.info("draining")
-    server.stop(drain_seconds)
+    server.stop(drain_seconds, lame_duck_seconds)
 
 
 if __name__ == "__main__":

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, overload
 
 import grpc
 import numpy as np
 
 from serving import wire
-from serving.client_errors import InvalidRequestError, RecommenderError
-from serving.connection import Connection
+from serving.client_errors import InvalidRequestError
 from serving.examples import ad_example
-from serving.results import AdList, EncodedAd, ModelMetadata, PortSpec, VersionState
+from serving.model_client import ModelClient
+from serving.results import AdList, EncodedAd, PortSpec
 
 History = Sequence[str]
 MODES = ("generative", "hybrid")
 
 
-class RecommenderClient:
+class RecommenderClient(ModelClient):
     """Asks a model server for recommendations, semantic IDs and similar ads.
 
     The servable's shapes are fixed at export. The client reads them from the server's metadata,
@@ -40,35 +38,6 @@ class RecommenderClient:
     ...     client.wait_until_available(timeout=60)
     ...     print(client.recommend(["ad17", "ad4"], k=10).ad_ids)
     """
-
-    def __init__(
-        self,
-        target: str,
-        model_name: str = "sid_tfx",
-        timeout: float = 10.0,
-        max_message_bytes: int = 64 * 1024 * 1024,
-    ) -> None:
-        if timeout <= 0:
-            raise ValueError(f"timeout is {timeout}: give the seconds a call may take")
-        self._connection = Connection(target, model_name, timeout, max_message_bytes)
-        self._known: ModelMetadata | None = None
-
-    def close(self) -> None:
-        """Closes the connection."""
-        self._connection.close()
-
-    def __enter__(self) -> RecommenderClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    # Recommendations
 
     # A str is itself a Sequence[str], which is why the overloads overlap for the type checker.
     @overload
@@ -171,8 +140,6 @@ class RecommenderClient:
         answer = self._ads("recommend_filtered", inputs, rows, k)
         return answer[0] if single else answer
 
-    # Ads
-
     def encode_ads(self, ads: Sequence[Mapping[str, Any]]) -> list[EncodedAd]:
         """Semantic IDs and embeddings of raw ads, ones the catalogue has never seen too.
 
@@ -238,55 +205,6 @@ class RecommenderClient:
             return {"embedding": matrix}
 
         return self._ads("similar_to_embedding", inputs, len(matrix), k)
-
-    # The server
-
-    def status(self) -> list[VersionState]:
-        """The versions the server knows, as it reports them.
-
-        Raises:
-            RecommenderError: the call failed, see `client_errors`.
-        """
-        return wire.states(self._connection.status())
-
-    def metadata(self) -> ModelMetadata:
-        """The signatures of the version that serves.
-
-        Raises:
-            RecommenderError: the call failed, see `client_errors`.
-        """
-        signatures, version = self._connection.metadata()
-        self._known = wire.model_metadata(signatures, version)
-        return self._known
-
-    def wait_until_available(self, timeout: float = 60.0) -> int:
-        """Waits until the server has a version to serve.
-
-        Returns:
-            The version.
-
-        Raises:
-            TimeoutError: none within `timeout` seconds; the message has the last state.
-        """
-        deadline = time.monotonic() + timeout
-        last = "no answer"
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                states = wire.states(self._connection.status(timeout=left))
-            except RecommenderError as error:
-                last = str(error)
-            else:
-                for state in states:
-                    if state.state == "AVAILABLE":
-                        return state.version
-                last = ", ".join(f"{s.version} {s.state} {s.error}".strip() for s in states)
-            time.sleep(min(0.05, max(left, 0)))
-        raise TimeoutError(
-            f"{self._connection.model_name} at {self._connection.target} is not available after "
-            f"{timeout:g} s: {last}"
-        )
-
-    # Shapes
 
     def _input(self, signature: str, alias: str) -> PortSpec:
         known = self._known or self.metadata()

@@ -22,10 +22,6 @@ from serving.client_errors import from_rpc_error
 from serving.tensors import fill, to_array
 
 
-def _unavailable(error: BaseException) -> bool:
-    return isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.UNAVAILABLE
-
-
 class Connection:
     """Calls of TF Serving's API for one model, in NumPy arrays.
 
@@ -41,6 +37,7 @@ class Connection:
     ) -> None:
         self.target, self.model_name, self.timeout = target, model_name, timeout
         self._max_message_bytes = max_message_bytes
+        self._closed = False
         self._channel = grpc.insecure_channel(
             target,
             options=[
@@ -57,6 +54,7 @@ class Connection:
 
     def close(self) -> None:
         """Closes the channel; calls in flight are cancelled."""
+        self._closed = True
         self._channel.close()
 
     def predict(
@@ -114,6 +112,13 @@ class Connection:
     def _spec(self, **fields: str) -> ModelSpec:
         return ModelSpec(name=self.model_name, **fields)
 
+    def _may_retry(self, error: BaseException) -> bool:
+        if not isinstance(error, grpc.RpcError) or self._closed:
+            return False
+        # A call that reaches a server in the instant it shuts down comes back as CANCELLED. All
+        # calls of this API only read, so that asking again is safe.
+        return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
     def _call(self, method: Callable[..., Any], request: Any, timeout: float | None = None) -> Any:
         seconds = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
@@ -125,11 +130,11 @@ class Connection:
             try:
                 return attempt()
             except grpc.RpcError as error:
-                if not _unavailable(error):
+                if not self._may_retry(error):
                     raise
             # Only the rare call pays for the machinery of retries.
             return Retrying(
-                retry=retry_if_exception(_unavailable),
+                retry=retry_if_exception(self._may_retry),
                 stop=stop_after_delay(max(deadline - time.monotonic(), 0)),
                 wait=wait_random_exponential(multiplier=0.02, max=0.5),
                 reraise=True,

@@ -27,9 +27,6 @@ from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 from serving.errors import ServingError
 
 DEFAULT_SIGNATURE = "serving_default"
-# A request names a subset of outputs; each subset is its own callable. Past this many, all
-# outputs are computed and the subset is picked, so that no client can fill the memory.
-_MAX_CALLABLES = 256
 _SCANN_LOCK = threading.Lock()
 
 
@@ -149,32 +146,33 @@ class Servable:
         self._run_options = config_pb2.RunOptions(
             inter_op_thread_pool=0 if inter_op_threads else -1
         )
-        self._callables: dict[tuple[str, tuple[str, ...]], Callable] = {}
+        self._callables: dict[str, Callable] = {}
         self._lock = threading.Lock()
 
-    def _callable(self, signature: str, outputs: tuple[str, ...]) -> Callable | None:
-        found = self._callables.get((signature, outputs))
-        if found is not None:
-            return found
-        definition = self.signatures[signature]
-        with self._lock:
-            if len(self._callables) >= _MAX_CALLABLES and len(outputs) < len(definition.outputs):
-                return None
-            return self._callables.setdefault(
-                (signature, outputs),
-                self._session._make_callable_from_options(
-                    config_pb2.CallableOptions(
+    def _callable(self, signature: str) -> Callable:
+        found = self._callables.get(signature)
+        if found is None:
+            # Two first requests would otherwise both pay for compiling the graph.
+            with self._lock:
+                found = self._callables.get(signature)
+                if found is None:
+                    definition = self.signatures[signature]
+                    options = config_pb2.CallableOptions(
                         feed=[port.tensor for port in definition.inputs.values()],
-                        fetch=[definition.outputs[alias].tensor for alias in outputs],
+                        fetch=[port.tensor for port in definition.outputs.values()],
                         run_options=self._run_options,
                     )
-                ),
-            )
+                    found = self._session._make_callable_from_options(options)
+                    self._callables[signature] = found
+        return found
 
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
     ) -> list[np.ndarray]:
         """Runs a signature.
+
+        All outputs are computed, whichever are wanted: every other subset would be a graph of its
+        own to optimize, seconds on its first request and memory ever after.
 
         Args:
             signature: its key.
@@ -188,14 +186,8 @@ class Servable:
             tf.errors.OpError: as TensorFlow raises it.
         """
         definition = self.signatures[signature]
-        values = [inputs[alias] for alias in definition.inputs]
-        wanted = tuple(sorted(outputs))
-        run = self._callable(signature, wanted)
-        if run is None:
-            wanted = tuple(definition.outputs)
-            run = self._callable(signature, wanted)
-            assert run is not None
-        by_alias = dict(zip(wanted, run(*values), strict=True))
+        values = self._callable(signature)(*[inputs[alias] for alias in definition.inputs])
+        by_alias = dict(zip(definition.outputs, values, strict=True))
         return [by_alias[alias] for alias in outputs]
 
     def close(self) -> None:

@@ -147,16 +147,20 @@ class ModelServer:
             f"no version of {self.model_name} under {model.base_path} within {timeout:g} s"
         )
 
-    def stop(self, grace: float = 30.0) -> None:
+    def stop(self, grace: float = 30.0, lame_duck: float = 0.0) -> None:
         """Drains: health says NOT_SERVING, no new request is taken, those in flight finish.
 
         Args:
             grace: seconds that requests in flight have before they are cancelled.
+            lame_duck: seconds between NOT_SERVING and taking no more requests, for a balancer to
+                move its traffic away: without them, clients that do not retry see UNAVAILABLE or
+                CANCELLED.
         """
         if self._stopped:
             return
         self._draining = self._stopped = True
         self._health.enter_graceful_shutdown()
+        time.sleep(lame_duck)
         self._grpc.stop(grace).wait()
         self.models.stop()
 

@@ -18,6 +18,7 @@ import grpc
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
 from serving.errors import ServingError, from_exception
+from serving.memory import release
 from serving.servable import Servable
 from serving.version_dirs import Fingerprint, fingerprint, list_versions, recently_written
 
@@ -219,12 +220,18 @@ class ModelVersions:
             )
             idle = [live for live in self._retired if live.in_flight == 0]
             self._retired = [live for live in self._retired if live.in_flight]
-        for live in idle:
-            live.servable.close()
-            # After a roll-back the same version may already serve again.
-            if live.servable.version != self.available:
-                self._set(live.servable.version, ModelVersionStatus.END)
-            log.info("%s version %d is unloaded", self.name, live.servable.version)
+        if idle:
+            while idle:
+                self._unload(idle.pop())
+            release()
+
+    def _unload(self, live: _Live) -> None:
+        version = live.servable.version
+        live.servable.close()
+        # After a roll-back the same version may already serve again.
+        if version != self.available:
+            self._set(version, ModelVersionStatus.END)
+        log.info("%s version %d is unloaded", self.name, version)
 
     def _set(self, version: int, state: int, error: ServingError | None = None) -> None:
         with self._changed:

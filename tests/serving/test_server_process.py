@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.client import RecommenderClient
 from serving.client_errors import ServerUnavailableError
@@ -24,6 +25,7 @@ from tests.serving.stubs import Stubs
 
 pytestmark = pytest.mark.unit
 
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "serving", "--host", "127.0.0.1", "--port=0", "--poll=0.1"]
 
@@ -135,6 +137,23 @@ def test_sigterm_under_load_answers_or_says_unavailable(
     for answered, error in results:
         assert answered > 0
         assert isinstance(error, ServerUnavailableError), error
+
+
+def test_a_lame_duck_says_not_serving_and_still_answers(
+    serve: Callable[..., Process], publish: Callable[..., Path]
+) -> None:
+    process = serve(publish(1).parent, "--lame_duck_seconds", "2")
+    with RecommenderClient(f"127.0.0.1:{process.port()}", timeout=2) as client:
+        client.wait_until_available(60)
+        stubs = Stubs(process.port())
+        health = health_pb2_grpc.HealthStub(stubs.channel)
+        process.popen.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 2
+        while health.Check(health_pb2.HealthCheckRequest()).status != NOT_SERVING:
+            assert time.monotonic() < deadline
+        assert client.recommend(["ad01"]).model_version == 1
+        stubs.channel.close()
+    assert process.popen.wait(30) == 0
 
 
 def test_a_client_rides_over_a_killed_and_restarted_server(

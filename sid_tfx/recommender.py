@@ -167,7 +167,7 @@ class SidRecommender(keras.Model):
             self.level_sizes, head_size, head_layers, dropout, seed=make.seed(), name="head"
         )
         self.dense_head = DenseHead(
-            hidden_size, dense_negatives, seed=make.seed(), name="dense_head"
+            hidden_size, content_size, dense_negatives, seed=make.seed(), name="dense_head"
         )
         self.draws = keras.random.SeedGenerator(make.seed(), name="draws")
         self.sid_loss = keras.metrics.Mean(name="sid_loss")
@@ -199,7 +199,7 @@ class SidRecommender(keras.Model):
             block.build(state)
         self.output_norm.build(state)
         self.head.build(state)
-        self.dense_head.build(state, content)
+        self.dense_head.build(state)
         self.built = True
 
     def set_catalog(self, catalog: SidCatalog) -> None:

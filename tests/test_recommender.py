@@ -332,7 +332,7 @@ def test_a_catalogue_of_another_size_is_refused(trained, catalog):
         CausalBlock(8, 2, 16, max_length=5),
         LevelHead((4, 3), 8, num_layers=3),
         AdEmbedding((4, 3), 8),
-        DenseHead(8, negatives=5),
+        DenseHead(8, content_size=3, negatives=5),
     ],
 )
 def test_layers_come_back_from_their_config(layer):

@@ -26,6 +26,7 @@ class DenseHead(keras.layers.Layer):
 
     Args:
         hidden_size: Size of query and ad vectors.
+        content_size: Size of the content vectors.
         negatives: The loss compares with all ads if there are at most this many, else with this
             many drawn uniformly per step (sampled softmax, Jean et al., arXiv 1412.2007).
         seed: Integer.
@@ -38,15 +39,21 @@ class DenseHead(keras.layers.Layer):
 
     Example:
 
-    >>> DenseHead(8)(np.zeros((5, 8))).shape
+    >>> DenseHead(8, content_size=3)(np.zeros((5, 8))).shape
     TensorShape([5, 8])
     """
 
     def __init__(
-        self, hidden_size: int, negatives: int = 1024, seed: int = 0, **kwargs: Any
+        self,
+        hidden_size: int,
+        content_size: int,
+        negatives: int = 1024,
+        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.hidden_size = hidden_size
+        self.content_size = content_size
         self.negatives = negatives
         self.seed = seed
         make = SeededLayers(seed)
@@ -54,15 +61,10 @@ class DenseHead(keras.layers.Layer):
         self.project = make.dense(hidden_size, name="content")
         self.draws = keras.random.SeedGenerator(make.seed(), name="draws")
 
-    def build(
-        self,
-        state_shape: tuple[int | None, ...],
-        content_shape: tuple[int | None, ...] | None = None,
-    ) -> None:
-        """Makes the weights; those of the content projection where its shape is given."""
-        self.query.build(state_shape)
-        if content_shape is not None:
-            self.project.build(content_shape)
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the weights."""
+        self.query.build(input_shape)
+        self.project.build((None, self.content_size))
         self.built = True
 
     def call(self, state: Any) -> Any:
@@ -111,6 +113,7 @@ class DenseHead(keras.layers.Layer):
         return {
             **super().get_config(),
             "hidden_size": self.hidden_size,
+            "content_size": self.content_size,
             "negatives": self.negatives,
             "seed": self.seed,
         }

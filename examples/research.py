@@ -195,7 +195,7 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Semantic IDs and recommendations without TFX.")
     parser.add_argument("--ads", help="Parquet, CSV or JSON Lines; the sample by default")
     parser.add_argument("--events", help="Parquet, CSV or JSON Lines")
-    parser.add_argument("--codebook-size", type=int, default=64, help="codes per level")
+    parser.add_argument("--codebook-size", type=int, default=128, help="codes per level")
     parser.add_argument("--tokenizer-epochs", type=int, default=15)
     parser.add_argument("--recommender-epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=17)

@@ -1,0 +1,64 @@
+"""The research script as a researcher runs it, on a small market."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sid_tfx.datasets.market import write_sample
+
+pytestmark = pytest.mark.e2e
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "research.py"
+QUICK = ["--codebook-size", "16", "--tokenizer-epochs", "2", "--recommender-epochs", "2"]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory) -> str:
+    ads, events = write_sample(tmp_path_factory.mktemp("market"), ads=150, users=200)
+    # A researcher's own file lacks most of what the sample has.
+    few = pd.read_parquet(ads)[["ad_id", "title", "advertiser", "category_path"]]
+    few.to_parquet(ads)
+    done = run("--ads", ads, "--events", events, *QUICK)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_it_goes_through_every_step(output):
+    assert "150 ads, 200 users" in output
+    assert re.search(r"\d+ co-engaged pairs", output)
+    assert re.search(r"[\d.]+% of ads share their codes", output)
+    assert re.search(r"\n +\d+-\d+-\d+-\d+ +\w+ > \w", output)
+
+
+def test_it_compares_four_methods(output):
+    methods = ("popularity", "item kNN", "SID, generative", "SID, hybrid")
+    for method in methods:
+        row = re.search(rf"^{method} +([\d. ]+)$", output, re.MULTILINE)
+        assert row, method
+        recall_5, recall_10, ndcg_5, ndcg_10 = map(float, row[1].split())
+        assert 0 <= ndcg_5 <= recall_5 <= recall_10 <= 1
+        assert ndcg_5 <= ndcg_10
+    assert re.search(r"95% interval [+-]\d\.\d+ to [+-]\d\.\d+", output)
+
+
+def test_one_table_without_the_other_is_refused():
+    done = run("--ads", "ads.parquet")
+    assert done.returncode == 2
+    assert "--ads and --events go together" in done.stderr
+
+
+def test_it_needs_no_tfx():
+    imports = re.findall(r"^(?:from|import) ([\w.]+)", SCRIPT.read_text(), re.MULTILINE)
+    code = "import sys\n" + "\n".join(f"import {name}" for name in imports)
+    code += "\nprint([m for m in ('tfx', 'apache_beam', 'grpc', 'pipeline') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

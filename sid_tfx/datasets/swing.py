@@ -137,19 +137,18 @@ def swing_of_histories(
     group = np.repeat(np.arange(len(starts)), users)
     # Row r is paired with each later row of its group.
     later = (starts + users)[group] - np.arange(len(trigger)) - 1
+    own_column = np.searchsorted(names, trigger)
     parts = [
-        _scores_of_rows(matrix, weight, group, later, first, last, alpha)
+        _scores_of_rows(matrix, weight, own_column, later, first, last, alpha)
         for first, last in _blocks(later * lengths)
     ]
-    groups, targets, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-    key = groups * len(names) + targets
+    rows, targets, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+    key = group[rows] * len(names) + targets
     unique, position = np.unique(key, return_inverse=True)
     # bincount adds in the order of the rows: the same sums whatever shares the call.
     total = np.bincount(position, scores, minlength=len(unique)).astype(np.float32)
-    owner, target = unique // max(len(names), 1), names[unique % max(len(names), 1)]
+    owner, target = unique // len(names), names[unique % len(names)]
     own = trigger[starts][owner]
-    keep = target != own
-    owner, target, own, total = owner[keep], target[keep], own[keep], total[keep]
     order = np.lexsort((target, -total, own))
     order = order[_rank_in_group(own[order]) < top_k]
     return SwingPairs(own[order].astype(np.int64), target[order].astype(np.int64), total[order])
@@ -158,19 +157,24 @@ def swing_of_histories(
 def _scores_of_rows(
     matrix: sparse.csr_matrix,
     weight: np.ndarray,
-    group: np.ndarray,
+    own_column: np.ndarray,
     later: np.ndarray,
     first: int,
     last: int,
     alpha: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group, item and weight of every item that rows `[first, last)` share with a later row."""
+    """Row, column and weight of what rows `[first, last)` share with a later row of their group.
+
+    The trigger itself is left out: it is no target, and most pairs of users share nothing else.
+    """
     left = np.repeat(np.arange(first, last), later[first:last])
     right = left + 1 + _ranges(later[first:last])
     shared = matrix[left].multiply(matrix[right]).tocsr()
     count = np.diff(shared.indptr)
-    pair = weight[left] * weight[right] / (alpha + count)
-    return np.repeat(group[left], count), shared.indices.astype(np.int64), np.repeat(pair, count)
+    score = np.repeat(weight[left] * weight[right] / (alpha + count), count)
+    row = np.repeat(left, count)
+    other = shared.indices != own_column[row]
+    return row[other], shared.indices[other].astype(np.int64), score[other]
 
 
 def _blocks(entries: np.ndarray) -> list[tuple[int, int]]:

@@ -175,7 +175,8 @@ class RunConfig(_Section):
     root: str = Field("runs", description="artifacts, metadata and pushed models live below it")
     push_directory: str | None = Field(None, description="null: <root>/<name>/serving")
     beam_pipeline_args: list[str] = Field(
-        default_factory=lambda: ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
+        default_factory=list,
+        description="e.g. [--runner=FlinkRunner, ...]; empty: the in-process DirectRunner",
     )
     cache: bool = True
 

@@ -225,11 +225,12 @@ class SidRecommender(keras.Model):
             training: Whether to drop.
         """
         rows = pack_history(rows, self.max_history)
-        ids = None if self.id_vectors is None else ops.take(self.id_vectors, rows, axis=0)
+        flat = ops.reshape(rows, (-1,))
+        ids = None if self.id_vectors is None else ops.take(self.id_vectors, flat, axis=0)
         x = self.ad_embedding(
-            ops.take(self.ad_codes, rows, axis=0), ops.take(self.ad_content, rows, axis=0), ids
+            ops.take(self.ad_codes, flat, axis=0), ops.take(self.ad_content, flat, axis=0), ids
         )
-        x = self.input_norm(x)
+        x = self.input_norm(ops.reshape(x, (*ops.shape(rows), -1)))
         if training and self.item_dropout:
             shape = (*ops.shape(rows), 1)
             kept = keras.random.uniform(shape, seed=self.draws) >= self.item_dropout
@@ -310,8 +311,8 @@ class SidRecommender(keras.Model):
             training: Whether to drop.
         """
         rows = pack_history(x, self.max_history)
-        targets = rows[:, 1:]
-        states = y_pred[:, :-1]
+        targets = ops.reshape(rows[:, 1:], (-1,))
+        states = ops.reshape(y_pred[:, :-1], (-1, y_pred.shape[-1]))
         mask = ops.cast(targets > 0, states.dtype)
         count = ops.maximum(ops.sum(mask), 1.0)
         codes = ops.take(self.ad_codes, targets, axis=0)

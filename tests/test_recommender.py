@@ -277,9 +277,9 @@ def test_sampled_dense_loss_estimates_the_full_one(catalog):
     sampled = SidRecommender.for_catalog(catalog, **SMALL, dense_negatives=40)
 
     def loss(model):
-        states = model(rows)[:, :-1]
+        states = np.asarray(model(rows))[:, :-1].reshape(-1, SMALL["hidden_size"])
         tables = model.ad_content, model.id_vectors
-        return np.asarray(model.dense_head.loss(states, rows[:, 1:], *tables)).mean()
+        return np.asarray(model.dense_head.loss(states, rows[:, 1:].ravel(), *tables)).mean()
 
     want = loss(full)
     got = [loss(sampled) for _ in range(30)]

@@ -82,18 +82,20 @@ class CausalBlock(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """See the class."""
-        x = inputs + self.drop_attention(self._attend(inputs), training=training)
+        shape = ops.shape(inputs)
+        # Two axes only: the kernel gradient of a 3-D matmul is one matrix per batch row, summed.
+        x = ops.reshape(inputs, (-1, self.hidden_size))
+        x = x + self.drop_attention(self._attend(x, shape[1]), training=training)
         mlp = self.mlp_out(self.mlp_in(self.mlp_norm(x)))
-        return x + self.drop_mlp(mlp, training=training)
+        return ops.reshape(x + self.drop_mlp(mlp, training=training), shape)
 
-    def _attend(self, inputs: Any) -> Any:
-        length = ops.shape(inputs)[1]
+    def _attend(self, tokens: Any, length: Any) -> Any:
         head = self.hidden_size // self.num_heads
         split = ops.reshape(
-            self.query_key_value(self.attention_norm(inputs)),
+            self.query_key_value(self.attention_norm(tokens)),
             (-1, length, 3, self.num_heads, head),
         )
-        query, key, value = (ops.transpose(split[:, :, i], (0, 2, 1, 3)) for i in range(3))
+        query, key, value = ops.unstack(ops.transpose(split, (2, 0, 3, 1, 4)), 3)
         logits = ops.matmul(query * head**-0.5, ops.transpose(key, (0, 1, 3, 2)))
         positions = ops.arange(length)
         distance = positions[:, None] - positions[None, :]
@@ -101,7 +103,7 @@ class CausalBlock(keras.layers.Layer):
         logits = logits + ops.take(self.distance_bias, clipped, axis=1)[None]
         logits = ops.where(distance >= 0, logits, -1e9)
         mixed = ops.transpose(ops.matmul(ops.softmax(logits), value), (0, 2, 1, 3))
-        return self.attention_out(ops.reshape(mixed, (-1, length, self.hidden_size)))
+        return self.attention_out(ops.reshape(mixed, (-1, self.hidden_size)))
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""

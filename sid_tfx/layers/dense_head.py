@@ -81,13 +81,13 @@ class DenseHead(keras.layers.Layer):
         """Softmax cross-entropy of the target ads, over all ads or a sample.
 
         Args:
-            states: float `[B, T, hidden_size]`.
-            targets: int32 `[B, T]`, row + 1; the loss of a 0 means nothing.
+            states: float `[P, hidden_size]`.
+            targets: int32 `[P]`, row + 1; the loss of a 0 means nothing.
             content: float `[N + 1, D]`, row 0 padding.
             id_vectors: float `[N + 1, hidden_size]` or None.
 
         Returns:
-            float `[B, T]`.
+            float `[P]`.
         """
         query = self(states)
         ads = int(content.shape[0]) - 1

@@ -112,11 +112,14 @@ class LevelHead(keras.layers.Layer):
         first_table = level * (level - 1) // 2
         for earlier in range(level):
             x = x + self.code_in[first_table + earlier](prefix[..., earlier])
-        x = ops.relu(x)
+        shape = ops.shape(x)
+        # Two axes only: the kernel gradient of a 3-D matmul is one matrix per batch row, summed.
+        x = ops.relu(ops.reshape(x, (-1, self.hidden_size)))
         deeper = self.num_layers - 1
         for layer in self.hidden[level * deeper : (level + 1) * deeper]:
             x = x + ops.relu(layer(x))
-        return self.out[level](self.drop[level](x, training=training))
+        logits = self.out[level](self.drop[level](x, training=training))
+        return ops.reshape(logits, (*shape[:-1], self.sizes[level]))
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""

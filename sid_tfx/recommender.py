@@ -230,7 +230,7 @@ class SidRecommender(keras.Model):
         x = self.ad_embedding(
             ops.take(self.ad_codes, flat, axis=0), ops.take(self.ad_content, flat, axis=0), ids
         )
-        x = self.input_norm(ops.reshape(x, (*ops.shape(rows), -1)))
+        x = self.input_norm(ops.reshape(x, (*ops.shape(rows), self._config["hidden_size"])))
         if training and self.item_dropout:
             shape = (*ops.shape(rows), 1)
             kept = keras.random.uniform(shape, seed=self.draws) >= self.item_dropout
@@ -312,7 +312,7 @@ class SidRecommender(keras.Model):
         """
         rows = pack_history(x, self.max_history)
         targets = ops.reshape(rows[:, 1:], (-1,))
-        states = ops.reshape(y_pred[:, :-1], (-1, y_pred.shape[-1]))
+        states = ops.reshape(y_pred[:, :-1], (-1, self._config["hidden_size"]))
         mask = ops.cast(targets > 0, states.dtype)
         count = ops.maximum(ops.sum(mask), 1.0)
         codes = ops.take(self.ad_codes, targets, axis=0)

@@ -3,53 +3,59 @@
 Kubeflow finds a custom artifact's class again by its type name, which it reads as
 `<package>.<class>` with one dot. Hence `TYPE_NAME = "components.SidCatalog"`, and
 `components/__init__.py` resolves the four names.
+
+What a stage knows about its artifact goes into custom properties (`set_int_custom_property`), not
+into a class's `PROPERTIES`: Kubeflow's schema for a type of one's own has none, and TFX refuses to
+compile a class that declares some.
 """
 
-from tfx.types.artifact import Artifact, Property, PropertyType
+from tfx.types.artifact import Artifact
 from tfx.types.system_artifacts import Dataset, Metrics
 from tfx.types.system_artifacts import Model as SystemModel
 
 SUMMARY_PROPERTY = "summary"
 """Custom property with the one line that people read about a stage."""
 
-_CATALOG = {name: Property(type=PropertyType.INT) for name in ("ads", "levels", "codebook_size")}
-_INDEX = {"kind": Property(type=PropertyType.STRING)}
-_BLESSED = {"blessed": Property(type=PropertyType.INT)}
-
 
 class SidCatalog(Artifact):
     """Codes, de-dup token and embedding of every ad.
 
-    Files: `catalog.parquet`, `quality.json`, `manifest.json`.
+    Files: `catalog.parquet`, `quality.json`, `manifest.json`. Custom properties: `ads`, `levels`,
+    `codebook_size`.
     """
 
     TYPE_NAME = "components.SidCatalog"
     TYPE_ANNOTATION = Dataset
-    PROPERTIES = _CATALOG
 
 
 class SidIndex(Artifact):
-    """A nearest-neighbour index over the catalogue's embeddings, with its `manifest.json`."""
+    """A nearest-neighbour index over the catalogue's embeddings, with its `manifest.json`.
+
+    Custom property: `kind`.
+    """
 
     TYPE_NAME = "components.SidIndex"
     TYPE_ANNOTATION = SystemModel
-    PROPERTIES = _INDEX
 
 
 class SidBlessing(Artifact):
-    """Verdict of the gate on semantic-ID quality: `verdict.json`, `blessed` 1 or 0."""
+    """Verdict of the gate on semantic-ID quality: `verdict.json`.
+
+    Custom property: `blessed`, 1 or 0.
+    """
 
     TYPE_NAME = "components.SidBlessing"
     TYPE_ANNOTATION = Metrics
-    PROPERTIES = _BLESSED
 
 
 class IndexBlessing(Artifact):
-    """Verdict of the gate on the index's recall: `verdict.json`, `blessed` 1 or 0."""
+    """Verdict of the gate on the index's recall: `verdict.json`.
+
+    Custom property: `blessed`, 1 or 0.
+    """
 
     TYPE_NAME = "components.IndexBlessing"
     TYPE_ANNOTATION = Metrics
-    PROPERTIES = _BLESSED
 
 
 def set_summary(artifact: Artifact, text: str) -> None:

@@ -59,11 +59,11 @@ class Executor(base_executor.BaseExecutor):
         io_utils.write_string_file(
             os.path.join(index.uri, MANIFEST_FILE), json.dumps(manifest, indent=2) + "\n"
         )
-        index.kind = chosen.kind
+        index.set_string_custom_property("kind", chosen.kind)
         verdict = write_verdict(
             blessing.uri, "IndexBuilder", [_check(chosen, carried, k, exec_properties)]
         )
-        blessing.blessed = int(verdict.blessed)
+        blessing.set_int_custom_property("blessed", int(verdict.blessed))
         set_summary(
             index,
             chosen.reason if verdict.blessed else f"NOT blessed: {verdict.refusal()}",

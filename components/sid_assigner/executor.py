@@ -135,9 +135,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         )
         catalog.save(catalog_artifact.uri)
         io_utils.delete_dir(scratch)
-        catalog_artifact.ads = len(catalog.ad_ids)
-        catalog_artifact.levels = levels
-        catalog_artifact.codebook_size = metadata["codebook_size"]
+        catalog_artifact.set_int_custom_property("ads", len(catalog.ad_ids))
+        catalog_artifact.set_int_custom_property("levels", levels)
+        catalog_artifact.set_int_custom_property("codebook_size", metadata["codebook_size"])
         set_summary(
             catalog_artifact,
             f"{len(catalog.ad_ids):,} ads, {catalog.quality['distinct_sids']:,} distinct SIDs, "

@@ -104,7 +104,7 @@ class Executor(base_executor.BaseExecutor):
             "SidEvaluator",
             checks(quality, len(catalog.ad_ids), catalog.codebook_size, exec_properties),
         )
-        blessing.blessed = int(verdict.blessed)
+        blessing.set_int_custom_property("blessed", int(verdict.blessed))
         outcome = "blessed" if verdict.blessed else f"NOT blessed: {verdict.refusal()}"
         set_summary(
             blessing,

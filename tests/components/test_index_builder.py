@@ -60,11 +60,11 @@ def test_the_manifest_holds_both_measurements_and_the_generation(tmp_path):
     assert manifest["brute_force"]["median_ms"] > 0
     assert manifest["scann"]["median_ms"] > 0
     assert manifest["scann"]["parameters"]["num_leaves"] > 1
-    assert manifest["kind"] == index.kind
+    assert manifest["kind"] == index.get_string_custom_property("kind")
     assert get_summary(index) == manifest["reason"]
     verdict = read_verdict(blessing.uri)
     assert verdict.blessed
-    assert blessing.blessed == 1
+    assert blessing.get_int_custom_property("blessed") == 1
     assert verdict.checks[0].value == pytest.approx(manifest["scann"]["recall@10"])
 
 
@@ -105,7 +105,7 @@ def test_asking_for_brute_force_carries_no_scann(tmp_path):
 def test_scann_below_its_target_is_not_blessed(tmp_path, monkeypatch):
     monkeypatch.setattr("sid_tfx.retrieval.selection._LEAF_SHARES", (0.01,))
     _, index, blessing = _run(tmp_path, kind="scann", min_recall=0.999)
-    assert blessing.blessed == 0
+    assert blessing.get_int_custom_property("blessed") == 0
     verdict = read_verdict(blessing.uri)
     assert f"{verdict.checks[0].value:.3f}" in verdict.refusal()
     assert "0.999" in verdict.refusal()

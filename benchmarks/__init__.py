@@ -1,0 +1,1 @@
+"""Speed and memory against named peers and limits: `python -m benchmarks`, or one script alone."""

@@ -1,0 +1,55 @@
+"""Data that the benchmarks make up, from a seed: vectors, semantic IDs, histories."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sid_tfx.catalog import SidCatalog
+
+_LATENT = 16
+
+
+def clustered_vectors(rows: int, dimensions: int = 64, seed: int = 0) -> np.ndarray:
+    """Unit vectors float32 [rows, dimensions] that lie as embeddings of a catalogue do.
+
+    Clusters of Zipf sizes around normal centres, on a surface of 16 dimensions with some noise off
+    it: embeddings vary along far fewer directions than they have dimensions.
+    """
+    rng = np.random.default_rng(seed)
+    clusters = max(1, math.isqrt(rows))
+    sizes = 1.0 / np.arange(1, clusters + 1) ** 0.7
+    cluster = rng.choice(clusters, size=rows, p=sizes / sizes.sum())
+    centres = rng.normal(size=(clusters, _LATENT)).astype(np.float32)
+    latent = centres[cluster] + 0.5 * rng.normal(size=(rows, _LATENT)).astype(np.float32)
+    lift = rng.normal(size=(_LATENT, dimensions)).astype(np.float32) / math.sqrt(_LATENT)
+    vectors = latent @ lift + 0.1 * rng.normal(size=(rows, dimensions)).astype(np.float32)
+    return unit(vectors)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1, float32."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
+
+
+def catalog(
+    ads: int, levels: int = 3, codebook_size: int = 256, content_size: int = 16, seed: int = 0
+) -> SidCatalog:
+    """A catalogue whose codes are used unevenly, the commonest a few times the mean."""
+    rng = np.random.default_rng(seed)
+    shares = 1.0 / (np.arange(codebook_size) + 20.0) ** 0.7
+    codes = rng.choice(codebook_size, size=(ads, levels), p=shares / shares.sum())
+    return SidCatalog.build(
+        np.char.add("ad", np.char.zfill(np.arange(ads).astype(str), 8)),
+        codes.astype(np.int32),
+        rng.normal(size=(ads, content_size)).astype(np.float32),
+        codebook_size=codebook_size,
+    )
+
+
+def histories(ads: int, rows: int, length: int, seed: int = 0) -> np.ndarray:
+    """Full histories, int32 [rows, length] of catalogue row + 1."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(1, ads + 1, size=(rows, length), dtype=np.int32)

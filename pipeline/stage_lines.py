@@ -13,14 +13,17 @@ from components.anomalies import read_anomalies
 from pipeline.local_runner import Stage
 
 
+_NEWLINE = b"\n"
+
+
 def line(stage: Stage) -> str:
     """Says what a stage made: its own summary, else what its outputs show."""
     if stage.summary:
         return stage.summary
-    for artifacts in stage.outputs.values():
+    artifacts = [artifact for values in stage.outputs.values() for artifact in values]
+    for artifact_type, describe in _DESCRIPTIONS.items():
         for artifact in artifacts:
-            describe = _DESCRIPTIONS.get(type(artifact))
-            if describe:
+            if type(artifact) is artifact_type:
                 return describe(artifact)
     return ""
 
@@ -50,7 +53,11 @@ def _anomalies(artifact: types.Artifact) -> str:
 
 def _transform(artifact: types.Artifact) -> str:
     assets = os.path.join(artifact.uri, "transform_fn", "assets")
-    return f"{len(fileio.listdir(assets)) if fileio.exists(assets) else 0} vocabularies"
+    sizes = []
+    for name in sorted(fileio.listdir(assets)) if fileio.exists(assets) else []:
+        with fileio.open(os.path.join(assets, name), "rb") as file:
+            sizes.append(f"{name} {file.read().count(_NEWLINE):,}")
+    return "vocabularies: " + (", ".join(sizes) or "none")
 
 
 def _evaluation(artifact: types.Artifact) -> str:
@@ -69,10 +76,11 @@ def _schema(artifact: types.Artifact) -> str:
     return f"{len(tfdv.load_schema_text(path).feature)} columns"
 
 
+# The first type that a stage has among its outputs speaks for it.
 _DESCRIPTIONS: dict[type[types.Artifact], Callable[[types.Artifact], str]] = {
+    standard_artifacts.TransformGraph: _transform,
     standard_artifacts.ExampleStatistics: _statistics,
     standard_artifacts.ExampleAnomalies: _anomalies,
-    standard_artifacts.TransformGraph: _transform,
     standard_artifacts.ModelEvaluation: _evaluation,
     standard_artifacts.PushedModel: _pushed,
     standard_artifacts.Schema: _schema,

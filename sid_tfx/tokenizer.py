@@ -28,7 +28,7 @@ class SidTokenizer(keras.Model):
     UniSID's loss over the category path acts on heads of their own beside the codes: acting on
     `z`, it makes all ads of one advertiser and category one point, which no codebook can part.
 
-    Losses, each a layer of `sid_tfx.losses`, with the papers' weights:
+    Losses, each a layer of `sid_tfx.losses`, weighted by `loss_weights`:
 
     | term | paper | acts on |
     |---|---|---|
@@ -53,7 +53,8 @@ class SidTokenizer(keras.Model):
         dim: Size of a token of the encoder.
         layers: Transformer blocks of the encoder.
         heads: Attention heads of the encoder; divides `dim`.
-        dropout: Dropout rate in the encoder's blocks.
+        dropout: Dropout rate in the encoder's blocks. None by default: an encoder that ignores
+            small differences cannot give similar ads codes of their own.
         field_dropout: Share of an ad's field tokens hidden in training.
         text_tokens: Tokens a text column is pooled to.
         word_dim: Size of a word embedding.
@@ -97,8 +98,8 @@ class SidTokenizer(keras.Model):
         dim: int = 96,
         layers: int = 2,
         heads: int = 4,
-        dropout: float = 0.1,
-        field_dropout: float = 0.1,
+        dropout: float = 0.0,
+        field_dropout: float = 0.0,
         text_tokens: int = 2,
         word_dim: int = 64,
         level_decay: float = 0.7,
@@ -140,6 +141,9 @@ class SidTokenizer(keras.Model):
         self.schema, self.sizes = self.encoder.schema, self.encoder.sizes
         weights = complete_loss_weights(loss_weights)
         self.code_heads = [make.dense(code_dim, name=f"code_{n}") for n in range(levels)]
+        self.centering = keras.layers.BatchNormalization(
+            momentum=0.95, center=False, scale=False, name="centering"
+        )
         self.embedding_head = make.dense(embedding_dim, name="embedding_head")
         self.quantizer = ResidualQuantizer(
             levels, codebook_size, code_dim, seed=make.seed(), name="quantizer"
@@ -178,18 +182,25 @@ class SidTokenizer(keras.Model):
             return
         for head in [*self.level_heads, *self.code_heads]:
             head.build((None, self.encoder.dim))
+        self.centering.build((None, self.code_dim))
         self.embedding_head.build((None, self.encoder.dim))
         self.decoder_in.build((None, self.code_dim))
         self.decoder_out.build((None, 2 * self.embedding_dim))
         self.built = True
 
-    def project(self, sid_states: Any) -> Any:
+    def project(self, sid_states: Any, training: bool | None = None) -> Any:
         """Returns `z`, float `[B, code_dim]` of length 1, for SID states `[B, L, dim]`."""
+        # Repulsion by cosine has no force between vectors that are almost equal. Without the
+        # common part that all ads share, near-equal ads start apart, and the codes fill the sphere.
+        centered = self.centering(self._combine(sid_states), training=training)
+        # On the sphere no term can win by shrinking z, which is how commitment collapses it.
+        return ops.normalize(centered, axis=-1)
+
+    def _combine(self, sid_states: Any) -> Any:
+        """Returns the sum of the levels' parts, coarse ones longer, float `[B, code_dim]`."""
         parts = _heads(self.code_heads, sid_states)
         lengths = np.power(self.level_decay, np.arange(self.levels), dtype="float32")
-        z = ops.sum(ops.normalize(parts, axis=-1) * lengths[:, None], axis=1)
-        # On the sphere no term can win by shrinking z, which is how commitment collapses it.
-        return ops.normalize(z, axis=-1)
+        return ops.sum(ops.normalize(parts, axis=-1) * lengths[:, None], axis=1)
 
     def reconstruct(self, quantized: Any) -> Any:
         """Returns the embedding that quantized vectors `[B, code_dim]` stand for, `[B, D]`."""
@@ -209,7 +220,7 @@ class SidTokenizer(keras.Model):
             read.
         """
         states = self.encoder(features, training=training)
-        z = self.project(states.sid_states)
+        z = self.project(states.sid_states, training=training)
         quantized = self.quantizer(z, training=training)
         outputs = {
             "codes": quantized.codes,
@@ -295,6 +306,16 @@ class SidTokenizer(keras.Model):
             features: Feature name -> array `[N, ...]`.
             batch_size: Ads encoded at a time.
         """
+        if not float(ops.convert_to_numpy(self.quantizer.initialized)):
+            # The running mean and variance start at 0 and 1, far from what the encoder makes.
+            rows = len(next(iter(features.values())))
+            parts = []
+            for start in range(0, rows, batch_size):
+                part = {name: v[start : start + batch_size] for name, v in features.items()}
+                parts.append(ops.convert_to_numpy(self._combine(self.encoder(part).sid_states)))
+            combined = np.concatenate(parts)
+            self.centering.moving_mean.assign(combined.mean(axis=0))
+            self.centering.moving_variance.assign(combined.var(axis=0) + 1e-6)
         self.quantizer.initialize(self._predict(features, batch_size)["z"], self.seed)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:

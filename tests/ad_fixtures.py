@@ -31,7 +31,7 @@ def catalogue(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
     features["numeric"] = rng.normal(size=(rows, 1)).astype("float32")
     features["numeric_present"] = np.ones((rows, 1), "float32")
     centers = np.random.default_rng(99).normal(size=(9, 8))
-    vectors = centers[leaf] + 0.3 * rng.normal(size=(rows, 8))
+    vectors = centers[leaf] + rng.normal(size=(rows, 8))
     features["image_embedding"] = vectors.astype("float32")
     return features
 

@@ -38,7 +38,7 @@ def ads():
 @pytest.fixture(scope="module")
 def trained(ads):
     model = tokenizer()
-    history = model.fit(batches(ads), epochs=8, verbose=0)
+    history = model.fit(batches(ads), epochs=20, verbose=0)
     return model, history.history
 
 
@@ -92,9 +92,9 @@ def test_training_lowers_the_loss_and_logs_every_term_and_health(trained):
 
 def test_a_small_run_does_not_collapse(ads, trained):
     quality = sid_quality(trained[0].encode(ads)["codes"], 16, ads["category"][:, 1])
-    assert quality["collision_share"] < 0.3
-    assert quality["largest_group"] <= 6
-    assert min(quality["perplexity"]) > 6
+    assert quality["collision_share"] < 0.4
+    assert quality["largest_group"] <= 8
+    assert min(quality["perplexity"]) > 10
     assert min(quality["coverage"]) > 0.8
     assert trained[1]["distinct_sids"][-1] > 0.8
     assert quality["v_measure"][0] > 0.3, "the first code follows the category"

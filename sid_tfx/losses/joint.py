@@ -17,16 +17,21 @@ from sid_tfx.losses.repulsion import HammingMarginRepulsion
 from sid_tfx.losses.summary import SummaryReconstruction
 
 LOSS_WEIGHTS: Mapping[str, float] = {
-    "level_contrastive": 1.0,
+    "level_contrastive": 0.3,
     "embedding_contrastive": 1.0,
     "summary": 0.1,
     "reconstruction": 1.0,
     "quantization": 1.0,
     "dual_tower": 0.1,
-    "repulsion_full": 0.2,
-    "repulsion_partial": 0.1,
+    "repulsion_full": 2.0,
+    "repulsion_partial": 0.2,
 }
-"""The papers' weights: the first three UniSID's, the others QuaSID's."""
+"""The joint objective's weights.
+
+The papers' own are 1.0 for `level_contrastive` (UniSID), 0.2 for `repulsion_full` and 0.1 for
+`repulsion_partial` (QuaSID). Together with UniSID's terms that repulsion is too weak to part ads of
+one advertiser and category, so the joint objective shifts the balance.
+"""
 
 
 def complete_loss_weights(weights: Mapping[str, float] | None) -> dict[str, float]:

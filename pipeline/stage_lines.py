@@ -12,7 +12,6 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.anomalies import read_anomalies
 from pipeline.local_runner import Stage
 
-
 _NEWLINE = b"\n"
 
 

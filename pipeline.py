@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REFUSED = 3
-console = Console()
+# A pipe or a log has no width of its own; a table must not wrap there.
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 class Cli(click.Group):
@@ -168,15 +169,38 @@ def query(
 @configured
 @click.option("--target", type=click.Choice(["kubeflow"]), default="kubeflow")
 @click.option("--image", default="sid-tfx:latest", help="Container image with this package.")
-@click.option("--pipeline-root", default="/pipeline", help="Bucket or volume for artifacts.")
+@click.option(
+    "--pipeline-root",
+    default="",
+    help="Bucket for artifacts: gs://, s3:// or minio://. Default: the cluster's own.",
+)
+@click.option(
+    "--schema-root",
+    default="",
+    help="Folder or bucket where the steps find the schemas written beside the YAML. "
+    "Default: where they are written.",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
               default=Path("sid_tfx_pipeline.yaml"))  # fmt: skip
-def compile(target: str, image: str, pipeline_root: str, output: Path, **options: Any) -> None:
+def compile(
+    target: str,
+    image: str,
+    pipeline_root: str,
+    schema_root: str,
+    output: Path,
+    **options: Any,
+) -> None:
     """Writes the Kubeflow v2 pipeline (spec 2.1) as YAML."""
     from pipeline.kubeflow_runner import compile_pipeline
 
     config = read_config(**options)
-    compile_pipeline(config, image=image, pipeline_root=pipeline_root, output=output)
+    compile_pipeline(
+        config,
+        image=image,
+        output=output,
+        pipeline_root=pipeline_root,
+        schema_root=schema_root,
+    )
     console.print(f"{target} pipeline: {output}", soft_wrap=True)
 
 

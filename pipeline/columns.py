@@ -31,8 +31,8 @@ class Columns:
     schema: AdSchema
     ads: IngestSpec
     events: IngestSpec
-    ads_schema_file: Path
-    events_schema_file: Path
+    ads_schema_file: Path | str
+    events_schema_file: Path | str
 
 
 def resolve(config: Config, schema_directory: Path | None = None) -> Columns:

@@ -147,7 +147,7 @@ def create_pipeline(
             infra_blessing=validator.outputs[f"{flavour}_blessing"],
             push_destination=pusher_pb2.PushDestination(
                 filesystem=pusher_pb2.PushDestination.Filesystem(
-                    base_directory=str(config.push_directory / flavour / MODEL_NAME)
+                    base_directory=_push_directory(config, flavour)
                 )
             ),
         ).with_id(f"{flavour.capitalize()}Pusher")
@@ -204,6 +204,9 @@ def _data(config: Config, columns: Columns) -> Data:
         preprocessing_fn=PREPROCESSING_FN,
         splits_config=transform_pb2.SplitsConfig(analyze=["all"], transform=["all"]),
         custom_config=preprocessing.make_custom_config(columns.schema, limits),
+        # The raw columns have statistics already; a second and third pass would cost more time
+        # than the transformation itself.
+        disable_statistics=True,
     )
     interactions = InteractionBuilder(
         events=events.outputs["examples"],
@@ -226,6 +229,14 @@ def _data(config: Config, columns: Columns) -> Data:
         pairs=interactions.outputs["pairs"],
         anomalies=(anomalies[0], anomalies[1]),
     )
+
+
+def _push_directory(config: Config, flavour: str) -> str:
+    # A bucket (`gs://...`) is no path: pathlib would make it one below the working directory.
+    base = config.run.push_directory
+    if base is None or "://" not in base:
+        base = str(config.push_directory)
+    return f"{base.rstrip('/')}/{flavour}/{MODEL_NAME}"
 
 
 def _metadata(path: str | None) -> metadata_store_pb2.ConnectionConfig | None:

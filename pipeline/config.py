@@ -132,11 +132,14 @@ class IndexConfig(_Section):
 class RecommenderConfig(_Section):
     """The generative recommender; `arguments` go to SidRecommender as they are."""
 
-    epochs: PositiveInt = Field(40, description="at most; the best on validation users is kept")
+    epochs: PositiveInt = Field(50, description="at most; the best on validation users is kept")
     batch_positions: PositiveInt = Field(2048, description="positions per batch, all trained on")
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    patience: PositiveInt = Field(5, description="epochs without a better validation N@10")
+    warmup_share: Share = Field(
+        0.05, description="of all steps; then cosine decay to 2%; 0 keeps the rate constant"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    patience: PositiveInt = Field(8, description="epochs without a better validation N@10")
     validation_users: PositiveInt = Field(5000, description="users ranked for after each epoch")
     max_history: PositiveInt = Field(50, description="newest ads of a history that are read")
     arguments: dict[str, Any] = Field(default_factory=dict)

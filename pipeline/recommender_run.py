@@ -17,6 +17,8 @@ from sid_tfx.evaluation import choose_dense_weight
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.validation import RankingValidation
 
+_FINAL_RATE_SHARE = 0.02
+
 
 def run_fn(fn_args: FnArgs) -> None:
     """Trains the recommender and writes `model.keras` and `metadata.json`.
@@ -38,9 +40,25 @@ def run_fn(fn_args: FnArgs) -> None:
     recommender = SidRecommender.for_catalog(
         catalog, max_history=settings["max_history"], seed=seed, **settings["arguments"]
     )
+    batches = SequenceBatches(
+        flat_sequences(train, catalog),
+        settings["max_history"],
+        settings["batch_positions"],
+        seed,
+    )
+    steps = settings["epochs"] * len(batches)
+    warmup_steps = int(settings["warmup_share"] * steps)
     recommender.compile(
         keras.optimizers.AdamW(
-            settings["learning_rate"],
+            keras.optimizers.schedules.CosineDecay(
+                0.0,
+                max(1, steps - warmup_steps),
+                alpha=_FINAL_RATE_SHARE,
+                warmup_target=settings["learning_rate"],
+                warmup_steps=warmup_steps,
+            )
+            if warmup_steps
+            else settings["learning_rate"],
             weight_decay=settings["weight_decay"],
             global_clipnorm=1.0,
         ),
@@ -62,12 +80,7 @@ def run_fn(fn_args: FnArgs) -> None:
         ]
     begin = time.monotonic()
     history = recommender.fit(
-        SequenceBatches(
-            flat_sequences(train, catalog),
-            settings["max_history"],
-            settings["batch_positions"],
-            seed,
-        ),
+        batches,
         epochs=settings["epochs"],
         callbacks=callbacks,
         shuffle=False,

@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
+PEERS := .bench-venv/.requirements-installed
 CONFIG ?= configs/sample.yaml
 RUN_ARGS := --config $(CONFIG) $(if $(ADS),--ads "$(ADS)") $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
 
@@ -38,7 +39,15 @@ format: setup
 	@$(VENV)/bin/ruff format .
 
 bench: setup
+	@# The peers' environment is a file target of its own, but without it the rest still runs.
+	@$(MAKE) --no-print-directory $(PEERS) || echo "make: the peers could not be installed; the benchmarks run without them."
 	@$(PY) -m benchmarks $(ARGS)
+
+$(PEERS): benchmarks/requirements.txt .python-version
+	@echo "Creating .bench-venv with the peers ..."
+	@UV=$$(command -v uv || echo .uv/bin/uv); \
+	$$UV venv --quiet --clear --python $$(cat .python-version) .bench-venv && \
+	VIRTUAL_ENV=.bench-venv $$UV pip sync --quiet benchmarks/requirements.txt && touch $@ || { rm -rf .bench-venv; exit 1; }
 
 setup: $(STAMP)
 
@@ -55,4 +64,4 @@ $(STAMP): requirements.txt pyproject.toml
 	VIRTUAL_ENV=$(VENV) $$UV pip install --quiet --no-deps -e . && touch $@
 
 clean:
-	rm -rf $(VENV) .uv runs
+	rm -rf $(VENV) .bench-venv .uv runs

@@ -6,10 +6,10 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -50,17 +50,27 @@ class Skipped(click.ClickException):
         click.echo(f"skipped: {self.message}", file=file, err=True)
 
 
-def milliseconds(call: Callable[[], Any], repeats: int, warm_up: int = 5) -> np.ndarray:
-    """Times a call, float [repeats], after calls that are not timed.
+Key = TypeVar("Key", bound=Hashable)
+
+
+def alternate(
+    calls: Mapping[Key, Callable[[], Any]], repeats: int, warm_up: int = 5
+) -> dict[Key, np.ndarray]:
+    """Times several calls turn by turn, so that other work on the machine falls on all alike.
 
     Args:
-        call: returns only once its work is done.
-        repeats: timed calls.
-        warm_up: calls before them, to trace, compile and fill caches.
+        calls: each returns only once its work is done.
+        repeats: timed turns.
+        warm_up: turns before them, to trace, compile and fill caches.
+
+    Returns:
+        Milliseconds, float [repeats], of each call.
     """
-    for _ in range(warm_up):
-        call()
-    return np.array([_milliseconds(call) for _ in range(repeats)])
+    for call in calls.values():
+        for _ in range(warm_up):
+            call()
+    turns = [[_milliseconds(call) for call in calls.values()] for _ in range(repeats)]
+    return dict(zip(calls, np.array(turns).T, strict=True))
 
 
 def _milliseconds(call: Callable[[], Any]) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import gc
+import dataclasses
+import itertools
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -12,7 +14,6 @@ import tensorflow as tf
 from rich.console import Console
 
 from benchmarks import common, generated
-from sid_tfx.catalog import SidCatalog
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.decoding import PrefixTrie
 from sid_tfx.recommender import SidRecommender
@@ -20,82 +21,85 @@ from sid_tfx.recommender import SidRecommender
 LIMIT_BYTES_PER_AD = 40
 LIMIT_GROWTH = 1.5
 SUBJECT = "sid_decoder"
+_REQUESTS = 16
 
 
-def build_trie(catalog: SidCatalog) -> tuple[PrefixTrie, float]:
-    """The trie of a catalogue, and the seconds that it took."""
-    codes = catalog.full_codes
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A decoder over one catalogue, and what its trie takes."""
+
+    size: int
+    decoder: SidDecoder
+    trie_build_seconds: float
+
+    def trie_figures(self) -> common.Record:
+        """Seconds to build it and bytes per ad."""
+        bytes_per_ad = self.decoder.trie.nbytes / self.size
+        return {
+            "trie_build_seconds": round(self.trie_build_seconds, 4),
+            "bytes_per_ad": round(bytes_per_ad, 2),
+            "share_of_byte_limit": round(bytes_per_ad / LIMIT_BYTES_PER_AD, 3),
+        }
+
+
+def candidate(size: int, levels: int, codebook_size: int, seed: int) -> Candidate:
+    """A decoder over generated ads. The model is untrained: weights change no shape and no op."""
+    catalog = generated.catalog(size, levels, codebook_size, seed=seed)
+    codes, sizes = catalog.full_codes, catalog.level_sizes
+    # The first trie of a process also pays for TensorFlow's start.
+    PrefixTrie.build(codes[:1], sizes)
     begin = time.perf_counter()
-    trie = PrefixTrie.build(codes, catalog.level_sizes)
-    return trie, time.perf_counter() - begin
+    PrefixTrie.build(codes, sizes)
+    seconds = time.perf_counter() - begin
+    # A trained vector per ad changes no op of decoding and would be most of the memory.
+    recommender = SidRecommender.for_catalog(catalog, id_embedding=False, seed=seed)
+    return Candidate(size, SidDecoder(recommender), seconds)
 
 
-def latencies(
-    decoder: SidDecoder, batch: int, history_length: int, k: int, repeats: int, seed: int
-) -> np.ndarray:
-    """Milliseconds of `recommend`, float [repeats], each for other histories."""
+def request(
+    decoder: SidDecoder, beam: int, batch: int, history_length: int, k: int, seed: int
+) -> Callable[[], np.ndarray]:
+    """A call of `recommend` at this beam and batch, for other histories every time."""
 
     @tf.function(input_signature=[tf.TensorSpec([batch, history_length], tf.int32)])
     def recommend(rows: tf.Tensor) -> tf.Tensor:
+        # Read when the graph is made: one decoder, whose ad vectors are large, does for all beams.
+        decoder.beam_size = beam
         return decoder.recommend(rows, k).rows
 
-    rows = generated.histories(decoder.trie.num_leaves, batch * 16, history_length, seed)
-    requests = [tf.constant(part) for part in np.split(rows, 16)]
-    turn = iter(range(repeats + 5))
-    return common.milliseconds(
-        lambda: recommend(requests[next(turn) % len(requests)]).numpy(), repeats, warm_up=5
-    )
+    ads = decoder.trie.num_leaves
+    rows = generated.histories(ads, batch * _REQUESTS, history_length, seed)
+    turns = itertools.cycle([tf.constant(part) for part in np.split(rows, _REQUESTS)])
+    return lambda: recommend(next(turns)).numpy()
 
 
 def measure(
-    size: int, beams: tuple[int, ...], batches: tuple[int, ...], k: int, history_length: int,
-    levels: int, codebook_size: int, repeats: int, seed: int,
+    candidates: Sequence[Candidate], beam: int, batch: int, history_length: int, k: int,
+    repeats: int, seed: int,
 ) -> list[common.Record]:  # fmt: skip
-    """Records of one catalogue, the model untrained: its weights change no shape or op."""
-    catalog = generated.catalog(size, levels, codebook_size, seed=seed)
-    trie, build_seconds = build_trie(catalog)
-    figures = {
-        "trie_build_seconds": round(build_seconds, 4),
-        "trie_mb": round(trie.nbytes / 1e6, 3),
-        "bytes_per_ad": round(trie.nbytes / size, 2),
-        "share_of_byte_limit": round(trie.nbytes / size / LIMIT_BYTES_PER_AD, 3),
+    """A record per catalogue at one beam and batch, the first catalogue being the yardstick."""
+    calls = {
+        candidate.size: request(candidate.decoder, beam, batch, history_length, k, seed)
+        for candidate in candidates
     }
-    del trie
-    # A trained vector per ad changes no op of decoding and would be most of the memory.
-    recommender = SidRecommender.for_catalog(catalog, id_embedding=False, seed=seed)
-    records = []
-    for beam in beams:
-        decoder = SidDecoder(recommender, beam_size=beam)
-        for batch in batches:
-            found = latencies(decoder, batch, history_length, k, repeats, seed)
-            records.append(
-                {
-                    "subject": SUBJECT,
-                    "beam": beam,
-                    "batch": batch,
-                    "catalogue_size": size,
-                    "levels": levels,
-                    "codebook_size": codebook_size,
-                    "median_ms": round(float(np.median(found)), 3),
-                    "p95_ms": common.percentiles(found)["p95_ms"],
-                    "median_ms_per_user": round(float(np.median(found)) / batch, 3),
-                    **figures,
-                }
-            )
-    return records
-
-
-def add_growth(records: list[common.Record]) -> None:
-    """Adds `ratio_to_smallest_catalogue`: median latency at the same beam and batch."""
-    smallest = min(record["catalogue_size"] for record in records)
-    base = {
-        (record["beam"], record["batch"]): record["median_ms"]
-        for record in records
-        if record["catalogue_size"] == smallest
-    }
-    for record in records:
-        ratio = record["median_ms"] / base[record["beam"], record["batch"]]
-        record["ratio_to_smallest_catalogue"] = round(ratio, 3)
+    timings = common.alternate(calls, repeats)
+    medians = {size: float(np.median(found)) for size, found in timings.items()}
+    return [
+        {
+            "subject": SUBJECT,
+            "beam": beam,
+            "batch": batch,
+            "catalogue_size": candidate.size,
+            "median_ms": round(medians[candidate.size], 3),
+            "p95_ms": common.percentiles(timings[candidate.size])["p95_ms"],
+            "median_ms_per_user": round(medians[candidate.size] / batch, 3),
+            "ratio_to_smallest_catalogue": round(
+                medians[candidate.size] / medians[candidates[0].size], 3
+            ),
+            **candidate.trie_figures(),
+        }
+        for candidate in candidates
+    ]
 
 
 @click.command(context_settings={"show_default": True})
@@ -129,22 +133,24 @@ def main(
     """
     console, found = common.console(), common.machine()
     common.print_machine(console, found)
+    candidates = []
+    for size in sorted(set(sizes)):
+        with console.status(f"{size:,} ads: catalogue, trie and model"):
+            candidates.append(candidate(size, levels, codebook_size, seed))
     records: list[common.Record] = []
-    for size in sorted(sizes):
-        with console.status(f"{size:,} ads"):
-            records += measure(
-                size, beams, batches, k, history_length, levels, codebook_size, repeats, seed
-            )
-        gc.collect()
-    add_growth(records)
+    for beam, batch in itertools.product(beams, batches):
+        with console.status(f"beam {beam}, batch {batch}"):
+            records += measure(candidates, beam, batch, history_length, k, repeats, seed)
+    shape = {"levels": levels, "codebook_size": codebook_size, "k": k}
+    records = [{**record, **shape, "history_length": history_length} for record in records]
     _print(console, records)
     common.write_records(records, found, json_path)
 
 
 def _print(console: Console, records: list[common.Record]) -> None:
-    columns = ("catalogue_size", "beam", "batch", "median_ms", "p95_ms", "median_ms_per_user")
-    columns += ("ratio_to_smallest_catalogue", "trie_build_seconds", "bytes_per_ad")
-    columns += ("share_of_byte_limit",)
+    columns = ["beam", "batch", "catalogue_size", "median_ms", "p95_ms", "median_ms_per_user"]
+    columns += ["ratio_to_smallest_catalogue", "trie_build_seconds", "bytes_per_ad"]
+    columns += ["share_of_byte_limit"]
     title = (
         f"SidDecoder.recommend (limits: {LIMIT_BYTES_PER_AD} trie bytes an ad, latency "
         f"{LIMIT_GROWTH:g} times that of the smallest catalogue)"

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 
@@ -54,10 +56,9 @@ def read_embeddings(source: str, queries: int, seed: int) -> Data:
     known = pq.read_schema(file).names
     if name not in known:
         raise click.BadParameter(f"{file} has no column {name!r}; it has {known}.")
-    rows = [row for row in pq.read_table(file, columns=[name])[name].to_pylist() if row]
-    if len({len(row) if isinstance(row, list) else 0 for row in rows}) != 1:
+    vectors = _matrix(pq.read_table(file, columns=[name])[name])
+    if vectors is None:
         raise click.BadParameter(f"column {name!r} of {file} holds no vectors of one length.")
-    vectors = np.asarray(rows, np.float32)
     # A zero vector has no direction, hence no neighbours by angle.
     usable = np.isfinite(vectors).all(axis=1) & (np.abs(vectors).max(axis=1) > 0)
     vectors = generated.unit(vectors[usable])
@@ -66,6 +67,19 @@ def read_embeddings(source: str, queries: int, seed: int) -> Data:
     if held_out < 1:
         raise click.BadParameter(f"{file} has {len(vectors)} usable vectors: 10 are the least.")
     return Data(f"{file.stem}:{name}", vectors[held_out:], vectors[:held_out])
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray | None:
+    """The lists of a column as float32 [rows, D], nulls left out; None where that can't be."""
+    column = column.drop_null()
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not len(column) or not any(is_kind(column.type) for is_kind in kinds):
+        return None
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(lengths) != 1 or not lengths[0]:
+        return None
+    flat = pc.list_flatten(column).to_numpy().astype(np.float32)
+    return flat.reshape(len(column), lengths[0])
 
 
 def measure(
@@ -208,9 +222,9 @@ def main(
 
 
 def _print(console: Console, records: list[common.Record], k: int) -> None:
-    columns = ("data", "vectors", "batch", "recall_target", "subject", f"recall@{k}")
-    columns += ("queries_per_second", "ratio_to_brute_force", "ratio_to_best_faiss")
-    columns += ("build_seconds", "memory_mb", "index_mb")
+    columns = ["data", "vectors", "batch", "recall_target", "subject", f"recall@{k}"]
+    columns += ["queries_per_second", "ratio_to_brute_force", "ratio_to_best_faiss"]
+    columns += ["build_seconds", "memory_mb", "index_mb"]
     order = ("data", "vectors", "batch", "recall_target")
     ordered = sorted(records, key=lambda record: [record[key] for key in order])
     common.print_table(

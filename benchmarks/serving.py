@@ -233,8 +233,8 @@ def _alternate(
 
 
 def _print(console: Console, measured: list[common.Record]) -> None:
-    columns = ("subject", "concurrency", "requests", "p50_ms", "p95_ms", "p99_ms")
-    columns += ("requests_per_second", "failures", "added_ms", "share_of_in_process")
+    columns = ["subject", "concurrency", "requests", "p50_ms", "p95_ms", "p99_ms"]
+    columns += ["requests_per_second", "failures", "added_ms", "share_of_in_process"]
     title = f"recommend, one history a request (limit: {LIMIT_ADDED_MS:g} ms added at the median)"
     common.print_table(console, title, measured, columns)
     for record in measured:

@@ -109,10 +109,14 @@ def _stage(
     # Outputs come from the metadata: the launcher's own copy is unpublished for a cached node.
     with metadata.Metadata(connection) as handle:
         outputs = execution_lib.get_output_artifacts(handle, execution.execution_id)
-    summaries = [
-        artifact.get_string_custom_property(SUMMARY_PROPERTY)
-        for artifacts in outputs.values()
+    summaries = {
+        key: artifact.get_string_custom_property(SUMMARY_PROPERTY)
+        for key, artifacts in sorted(outputs.items())
         for artifact in artifacts
-    ]
+        if artifact.get_string_custom_property(SUMMARY_PROPERTY)
+    }
+    summary = "; ".join(
+        text if len(summaries) == 1 else f"{key}: {text}" for key, text in summaries.items()
+    )
     cached = not execution.tmp_dir
-    return Stage(name, seconds, cached, next(filter(None, summaries), ""), dict(outputs))
+    return Stage(name, seconds, cached, summary, dict(outputs))

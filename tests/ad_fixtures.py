@@ -1,5 +1,7 @@
 """A small synthetic catalogue whose ads have something to tell apart."""
 
+from typing import Any
+
 import numpy as np
 
 from sid_tfx.features import AdSchema, FeatureSizes, empty_features
@@ -13,8 +15,8 @@ SCHEMA = AdSchema(
     summary_tokens=4,
 )
 SIZES = FeatureSizes(text=60, categorical={"advertiser": 12}, category=14)
-SMALL = {"levels": 3, "codebook_size": 16, "embedding_dim": 16, "code_dim": 8}
-SMALL_ENCODER = {"dim": 16, "heads": 2, "word_dim": 8}
+SMALL: dict[str, Any] = {"levels": 3, "codebook_size": 16, "embedding_dim": 16, "code_dim": 8}
+SMALL_ENCODER: dict[str, Any] = {"dim": 16, "heads": 2, "word_dim": 8}
 
 
 def catalogue(rows: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -54,7 +54,9 @@ def _version(steps: KubeflowRun, flavour: str) -> Path:
 
 def _ask(path: Path, histories: list[np.ndarray]) -> list[np.ndarray]:
     servable = Servable(path, "sid_tfx", int(path.name))
-    [length] = servable.signatures["recommend"].inputs["history"].shape[1:]
+    shape = servable.signatures["recommend"].inputs["history"].shape
+    assert shape is not None
+    [length] = shape[1:]
     padded = np.full((len(histories), length), b"", object)
     for row, history in enumerate(histories):
         newest = history[-length:]

@@ -45,8 +45,9 @@ class Subject(abc.ABC):
     def settle(self, effort: int, k: int) -> None:  # noqa: B027
         """Prepares for many searches at this effort, where that is not a mere parameter."""
 
-    def keep_what_serves(self) -> None:  # noqa: B027
-        """Drops what only building and trying efforts needed; searches of one kind remain."""
+    def serving_mb(self, before: float) -> float:
+        """Resident megabytes that searches need, over the `before` of this process unbuilt."""
+        return resident_mb() - before
 
     @abc.abstractmethod
     def index_bytes(self) -> int:
@@ -132,7 +133,7 @@ def run(job: Job, subject: Subject) -> list[dict[str, Any]]:
         ]
         return recall(np.concatenate(blocks), vectors, queries, kth, job.k)
 
-    before = _resident_mb()
+    before = resident_mb()
     begin = time.perf_counter()
     subject.build(vectors)
     build_seconds = time.perf_counter() - begin
@@ -155,8 +156,7 @@ def run(job: Job, subject: Subject) -> list[dict[str, Any]]:
             }
             for batch in job.batches
         ]
-    subject.keep_what_serves()
-    memory_mb = round(_resident_mb() - before, 1)
+    memory_mb = round(subject.serving_mb(before), 1)
     return [{**record, "memory_mb": memory_mb} for record in records]
 
 
@@ -208,7 +208,8 @@ def _throughput(job: Job, subject: Subject, queries: np.ndarray, batch: int, eff
     return batch / float(np.median(seconds))
 
 
-def _resident_mb() -> float:
+def resident_mb() -> float:
+    """Resident megabytes of this process, what is free given back first."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

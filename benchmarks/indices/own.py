@@ -7,6 +7,7 @@ call of a `tf.function` adds about 0.3 ms of Python, which no request pays.
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,10 +17,8 @@ import tensorflow as tf
 from scann.scann_ops.py import scann_ops
 
 from benchmarks.indices import harness
-from serving.servable import Servable
+from benchmarks.indices.loaded import SIGNATURE, load
 from sid_tfx.retrieval import BruteForce, ScaNN, TopK
-
-_SIGNATURE = "search"
 
 
 class Served:
@@ -30,15 +29,21 @@ class Served:
         module.index = index
         search = tf.function(lambda queries: {"rows": index(queries, k)[1]})
         signature = search.get_concrete_function(tf.TensorSpec([None, width], name="queries"))
-        with tempfile.TemporaryDirectory() as folder:
-            tf.saved_model.save(module, folder, signatures={_SIGNATURE: signature})
-            self._servable = Servable(Path(folder), "index", 1, intra_op_threads=threads)
+        self._folder = tempfile.TemporaryDirectory()
+        tf.saved_model.save(module, self._folder.name, signatures={SIGNATURE: signature})
+        self._servable = load(self.path, threads)
+
+    @property
+    def path(self) -> Path:
+        """The SavedModel, until `close`."""
+        return Path(self._folder.name)
 
     def __call__(self, queries: np.ndarray) -> np.ndarray:
-        return self._servable.run(_SIGNATURE, {"queries": queries}, ["rows"])[0]
+        return self._servable.run(SIGNATURE, {"queries": queries}, ["rows"])[0]
 
     def close(self) -> None:
         self._servable.close()
+        self._folder.cleanup()
 
 
 class OwnSubject(harness.Subject):
@@ -79,8 +84,20 @@ class OwnSubject(harness.Subject):
         assert self._index is not None
         return self._index(tf.constant(queries), k)[1].numpy()
 
-    def keep_what_serves(self) -> None:
-        self._index = None
+    def serving_mb(self, before: float) -> float:
+        # Built ScaNN searchers stay in the process for good, so a fresh one loads the index alone,
+        # after a tiny one that pays for what TensorFlow and ScaNN take at their first use.
+        assert self._served is not None
+        tiny = type(self)(self._threads)
+        vectors = np.eye(64, self._vectors.shape[1], dtype=np.float32) + np.float32(0.01)
+        tiny.build(vectors)
+        tiny.settle(tiny.efforts[-1], 1)
+        assert tiny._served is not None
+        paths = [str(tiny._served.path), str(self._served.path)]
+        command = [sys.executable, "-m", "benchmarks.indices.loaded", str(self._threads), *paths]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        tiny._served.close()
+        return float(done.stdout)
 
     def index_bytes(self) -> int:
         return self._bytes
@@ -135,12 +152,6 @@ def main(folder: str, name: str) -> None:
     threads = harness.Job.load(Path(folder)).threads
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    # What TensorFlow and ScaNN take at their first use is no index's memory.
-    tiny = SUBJECTS[name](threads)
-    tiny.build(np.eye(64, dtype=np.float32))
-    tiny.settle(tiny.efforts[-1], 1)
-    tiny.search(np.eye(64, dtype=np.float32), 1, tiny.efforts[-1])
-    del tiny
     harness.main(folder, SUBJECTS[name](threads))
 
 

@@ -1,0 +1,81 @@
+"""ServingValidator asks every signature and says which one failed."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from components.serving_validator.executor import _serve
+from components.serving_validator.requests import RequestMaker, read_signatures
+from tests.serving.toy_servable import AD_IDS, HISTORY, save_toy
+
+pytestmark = pytest.mark.unit
+
+LIMITS = {"load_seconds": 30, "requests": 8, "max_p95_ms": 1000.0}
+
+
+@pytest.fixture(scope="module")
+def servable(tmp_path_factory):
+    root = tmp_path_factory.mktemp("toy")
+    return save_toy(root / "model", root / "scratch", offset=0.0)
+
+
+@pytest.fixture(scope="module")
+def maker(servable):
+    histories = [AD_IDS[i : i + 7] for i in range(5)]
+    ad = tf.train.Example(
+        features=tf.train.Features(
+            feature={"ad_id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))}
+        )
+    )
+    return RequestMaker(read_signatures(str(servable)), histories, [ad.SerializeToString()])
+
+
+def test_inputs_have_the_wire_shapes_and_the_newest_ads(maker):
+    inputs = maker.inputs("recommend_filtered", first=0, batch=3)
+    assert inputs["history"].shape == (3, HISTORY)
+    assert [ad.decode() for ad in inputs["history"][0]] == AD_IDS[7 - HISTORY : 7]
+    assert inputs["mode"].tolist() == [b"generative", b"hybrid", b"generative"]
+    assert inputs["filter_seen"].dtype == bool
+
+
+def test_warmup_file_holds_every_signature_at_every_batch_size(maker, tmp_path):
+    count = maker.write_warmup(str(tmp_path / "warmup"), "sid_tfx")
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        for record in tf.data.TFRecordDataset(str(tmp_path / "warmup"))
+    ]
+    assert len(logs) == count == 2 * len(maker.signatures)
+    asked = {log.predict_log.request.model_spec.signature_name for log in logs}
+    assert asked == set(maker.signatures)
+
+
+def test_an_input_outside_the_contract_is_named(maker):
+    odd = RequestMaker({"recommend": {"temperature": (-1,)}}, [AD_IDS[:3]], [b""])
+    with pytest.raises(ValueError, match="temperature"):
+        odd.inputs("recommend", 0, 1)
+
+
+def test_a_good_servable_passes(servable, maker, tmp_path):
+    checks, p95 = _serve(str(servable), maker, LIMITS, str(tmp_path), "portable")
+    assert [check.sentence for check in checks if not check.ok] == []
+    assert np.isfinite(p95)
+
+
+def test_a_slow_limit_is_refused_with_its_number(servable, maker, tmp_path):
+    checks, _ = _serve(str(servable), maker, {**LIMITS, "max_p95_ms": 1e-6}, str(tmp_path), "scann")
+    [failed] = [check for check in checks if not check.ok]
+    assert failed.name == "scann_p95_ms"
+    assert "limit is at most 1e-06" in failed.sentence
+
+
+def test_a_servable_without_its_variables_does_not_pass(servable, maker, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(servable, broken)
+    shutil.rmtree(broken / "variables")
+    checks, _ = _serve(str(broken), maker, LIMITS, str(tmp_path / "scratch"), "portable")
+    [failed] = [check for check in checks if not check.ok]
+    assert failed.name == "portable_load_seconds"
+    assert "did not load" in failed.sentence

@@ -16,7 +16,7 @@ RUN_ARGS := --config $(CONFIG) $(if $(ADS),--ads "$(ADS)") $(if $(EVENTS),--even
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_USE_LEGACY_KERAS := 1
 
-.PHONY: run test test-slow lint format bench setup clean
+.PHONY: run test test-slow lint format bench lock setup clean
 
 run: setup
 	@$(PY) pipeline.py run $(RUN_ARGS) --then-query
@@ -62,6 +62,11 @@ $(STAMP): requirements.txt pyproject.toml
 	$$UV venv --quiet --clear $(VENV) || { echo "make: Python $$(cat .python-version) was not found. Install it (pyenv install $$(cat .python-version), or uv python install $$(cat .python-version)) and run make again."; exit 1; }; \
 	VIRTUAL_ENV=$(VENV) $$UV pip sync --quiet --compile-bytecode requirements.txt && \
 	VIRTUAL_ENV=$(VENV) $$UV pip install --quiet --no-deps -e . && touch $@
+
+lock:
+	@# Resolves pyproject.toml anew; pins that still fit are kept.
+	@UV=$$(command -v uv || echo .uv/bin/uv); \
+	$$UV pip compile --quiet --python-version $$(cat .python-version) --extra dev pyproject.toml -o requirements.txt
 
 clean:
 	rm -rf $(VENV) .bench-venv .uv runs

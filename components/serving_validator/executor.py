@@ -154,7 +154,7 @@ def _ask_recommend(
 
 def _earlier_gates(inputs: dict[str, types.Artifact]) -> list[Check]:
     """Every other gate's outcome as checks of this one, so that one file tells the whole story."""
-    checks = []
+    checks: list[Check] = []
     for key in ("sid_blessing", "index_blessing"):
         checks += read_verdict(inputs[key].uri).checks
     blessed = model_utils.is_model_blessed(inputs["model_blessing"])

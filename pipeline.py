@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+import sid_tfx  # noqa: F401 - sets TF_USE_LEGACY_KERAS, which TFX's imports would miss
 from components.refusal import Refused
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.logs import log_to_file

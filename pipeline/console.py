@@ -41,7 +41,7 @@ class ConsoleReporter:
 
 def metrics_table(metrics: dict[str, float]) -> Table:
     """The held-out metrics of the pushed servable."""
-    table = Table(title="Test users, by TFMA", title_justify="left")
+    table = Table(title="What was measured", title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in sorted(metrics.items()):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import psutil
 from tfx.types import standard_artifacts
 
+from components.artifacts import SidBlessing, SidIndex
 from components.refusal import Refused
 from components.verdict import read_verdict
 from pipeline import stage_lines
@@ -21,6 +22,7 @@ from pipeline.graph import FLAVOURS, MODEL_NAME, create_pipeline
 from pipeline.local_runner import LocalRunner, Stage, StageFailed
 
 SUMMARY_FILE = "last_run.json"
+_QUALITY = ("collision_share", "largest_group", "distinct_sids", "entropy_nats")
 
 
 class Reporter(Protocol):
@@ -41,7 +43,7 @@ class Summary:
         stages: Every stage in order.
         total_seconds: Wall time of all stages.
         peak_rss_mb: Largest resident memory of this process, MiB.
-        metrics: Held-out metrics of the pushed servable, by name.
+        metrics: Held-out metrics of the pushed servable, SID quality and index recall, by name.
         refusals: Sentences of every gate that said no; empty after a push.
         servables: Flavour -> pushed version directory.
         home: Folder of the run.
@@ -128,7 +130,14 @@ def _summarize(stages: list[Stage], seconds: float, home: Path) -> Summary:
             for artifact in artifacts:
                 outputs[f"{stage.name}.{key}"] = artifact.uri
                 if isinstance(artifact, standard_artifacts.ModelEvaluation):
-                    metrics = stage_lines.overall_metrics(artifact)
+                    metrics |= stage_lines.overall_metrics(artifact)
+                elif isinstance(artifact, SidBlessing):
+                    quality = json.loads((Path(artifact.uri) / "quality.json").read_text())
+                    metrics |= {name: quality[name] for name in _QUALITY}
+                elif isinstance(artifact, SidIndex):
+                    manifest = json.loads((Path(artifact.uri) / "manifest.json").read_text())
+                    if manifest["scann"]:
+                        metrics["scann_recall"] = manifest["scann"]["recall"]
                 elif isinstance(artifact, standard_artifacts.InfraBlessing):
                     verdict = read_verdict(artifact.uri)
                     refusals += [c.sentence for c in verdict.checks if not c.ok]

@@ -38,13 +38,15 @@ class Run:
 
 
 def pipeline(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Runs `python pipeline.py` as a user does."""
+    """Runs `python pipeline.py` as a user does, who has not set what this process has."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"}
+    environment.pop("TF_USE_LEGACY_KERAS", None)
     result = subprocess.run(
         [sys.executable, "pipeline.py", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"},
+        env=environment,
         check=False,
     )
     if check:

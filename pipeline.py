@@ -151,9 +151,10 @@ def query(
     target: str, history: str, user: int, k: int, mode: str, filter_seen: bool, **options: Any
 ) -> None:
     """Asks a running server for recommendations and prints them with titles."""
+    config = read_config(**options)
+    log_to_file(config.home / "query.log")
     from pipeline.showcase import query_server
 
-    config = read_config(**options)
     query_server(
         config,
         console,
@@ -192,9 +193,10 @@ def compile(
     **options: Any,
 ) -> None:
     """Writes the Kubeflow v2 pipeline (spec 2.1) as YAML."""
+    config = read_config(**options)
+    log_to_file(config.home / "compile.log")
     from pipeline.kubeflow_runner import compile_pipeline
 
-    config = read_config(**options)
     compile_pipeline(
         config,
         image=image,
@@ -218,9 +220,10 @@ def evaluate() -> None:
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path))
 def evaluate_recommender(through: str, users: int, json_path: Path | None, **options: Any) -> None:
     """The pushed servable beside popularity and item kNN, one protocol, plain and filtered."""
+    config = read_config(**options)
+    log_to_file(config.home / "evaluate.log")
     from pipeline.evaluate import evaluate_servable, write_records
 
-    config = read_config(**options)
     records = evaluate_servable(config, console, through=through, users=users)
     if json_path:
         write_records(records, json_path)

@@ -136,8 +136,8 @@ def _summarize(stages: list[Stage], seconds: float, home: Path) -> Summary:
                     metrics |= {name: quality[name] for name in _QUALITY}
                 elif isinstance(artifact, SidIndex):
                     manifest = json.loads((Path(artifact.uri) / "manifest.json").read_text())
-                    if manifest["scann"]:
-                        metrics["scann_recall"] = manifest["scann"]["recall"]
+                    measured = manifest["scann"] or {}
+                    metrics |= {f"scann_{k}": measured[k] for k in measured if "recall@" in k}
                 elif isinstance(artifact, standard_artifacts.InfraBlessing):
                     verdict = read_verdict(artifact.uri)
                     refusals += [c.sentence for c in verdict.checks if not c.ok]

@@ -1,4 +1,4 @@
-"""The command line: run, serve, query, evaluate, compile, config, sample.
+"""The command line: run, refresh, serve, query, evaluate, compile, config, sample.
 
 Exit codes: 0 done; 1 something broke; 2 the command or the configuration is wrong; 3 a stage or a
 gate refused, and the last lines say why.
@@ -85,23 +85,46 @@ def cli() -> None:
     """Semantic IDs for ads: one pipeline from raw ads and events to TF Serving."""
 
 
+def runnable(command: Callable) -> Callable:
+    """Adds the options of the two commands that run a pipeline."""
+    for option in reversed(
+        [
+            click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path),
+                         help="Write the run's summary here."),
+            click.option("--then-query", is_flag=True,
+                         help="Serve the pushed version and print recommendations."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return configured(command)
+
+
 @cli.command()
-@configured
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write the run's summary here.")  # fmt: skip
-@click.option("--then-query", is_flag=True,
-              help="Serve the pushed version and print recommendations.")  # fmt: skip
-def run(json_path: Path | None, then_query: bool, **options: Any) -> None:
+@runnable
+def run(**options: Any) -> None:
     """Runs the pipeline here: raw ads and events in, a pushed servable out."""
+    execute("run", **options)
+
+
+@cli.command()
+@runnable
+def refresh(**options: Any) -> None:
+    """Takes new ads and events into the last pushed generation; trains nothing."""
+    execute("refresh", **options)
+
+
+def execute(name: str, json_path: Path | None, then_query: bool, **options: Any) -> None:
+    """Runs one of the pipelines of `pipeline.run` and says what came of it."""
     config = read_config(**options)
     console.print(f"ads:    {config.data.ads.path}", soft_wrap=True, highlight=False)
     console.print(f"events: {config.data.events.path}", soft_wrap=True, highlight=False)
     log_to_file(config.home / "run.log")
     # Imported after the log is set up: TFX takes ten seconds and writes a page of notices.
+    from pipeline import run as pipelines
     from pipeline.console import ConsoleReporter, print_outcome
-    from pipeline.run import run as run_pipeline
 
-    summary = run_pipeline(config, ConsoleReporter(console))
+    execute_pipeline = {"run": pipelines.run, "refresh": pipelines.refresh}[name]
+    summary = execute_pipeline(config, ConsoleReporter(console))
     if json_path:
         summary.save(json_path)
     print_outcome(console, summary, command_options(**options))

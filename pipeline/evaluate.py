@@ -124,7 +124,7 @@ def _served(
     config: Config, summary: Summary, catalog: SidCatalog, through: str
 ) -> Iterator[tuple[dict[str, Recommender], RecommenderClient | None]]:
     if through == "process":
-        model, _ = load_bundle(f"{summary.artifacts['RecommenderTrainer.model']}/Format-Serving")
+        model, _ = load_bundle(f"{summary.recommender}/Format-Serving")
         decoder = SidDecoder(model, config.servable.beam_size)
         yield {mode: GenerativeRecommender(decoder, mode) for mode in MODES}, None
         return

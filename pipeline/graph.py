@@ -1,59 +1,36 @@
 """The pipeline, once, for every runner."""
 
-import dataclasses
 from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2
-from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, Transform
-from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.components import Evaluator, Pusher
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
-from tfx.proto import pusher_pb2, transform_pb2
-from tfx.types import BaseChannel
+from tfx.proto import pusher_pb2
+from tfx.types import BaseChannel, Channel
 
 from components.composer.component import Composer
-from components.example_gen.component import ads_gen, events_gen
 from components.index_builder.component import IndexBuilder
-from components.interaction_builder.component import InteractionBuilder
+from components.recommender_refresher import RecommenderRefresher
 from components.recommender_trainer import RecommenderTrainer
 from components.serving_validator import ServingValidator
 from components.sid_assigner import SidAssigner
 from components.sid_evaluator import SidEvaluator
 from components.tokenizer_trainer import TokenizerTrainer
-from pipeline import model_gate, preprocessing
+from pipeline import model_gate
 from pipeline.columns import Columns
 from pipeline.config import Config
-from sid_tfx.datasets.fields import VocabularyLimits
+from pipeline.data_graph import Data, data_graph
+from pipeline.generations import TYPES, LastPushedGeneration
 
-PREPROCESSING_FN = "pipeline.preprocessing.preprocessing_fn"
 TOKENIZER_RUN_FN = "pipeline.tokenizer_run.run_fn"
 RECOMMENDER_RUN_FN = "pipeline.recommender_run.run_fn"
 MODEL_NAME = "sid_tfx"
 FLAVOURS = ("portable", "scann")
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The part of the graph that ends in data: what both trainers read.
-
-    Attributes:
-        components: Every component so far.
-        ads: Raw ads.
-        transformed: Transformed ads.
-        transform_graph: What transformed them.
-        sequences: User sequences by split.
-        pairs: Swing pairs.
-        anomalies: ExampleValidator's findings: ads, events.
-    """
-
-    components: list[BaseComponent]
-    ads: BaseChannel
-    transformed: BaseChannel
-    transform_graph: BaseChannel
-    sequences: BaseChannel
-    pairs: BaseChannel
-    anomalies: tuple[BaseChannel, BaseChannel]
+LAST_GENERATION = "LastGeneration"
 
 
 def create_pipeline(
@@ -73,7 +50,7 @@ def create_pipeline(
     Returns:
         The pipeline for LocalRunner, LocalDagRunner or KubeflowV2DagRunner.
     """
-    data = _data(config, columns)
+    data = data_graph(config, columns)
     tokenizer = TokenizerTrainer(
         examples=data.transformed,
         transform_graph=data.transform_graph,
@@ -85,36 +62,130 @@ def create_pipeline(
             "tokenizer": config.tokenizer.model_dump(),
         },
     )
+    assigner, sid_evaluator = _catalog(config, columns, data, tokenizer.outputs["model"])
+    recommender = RecommenderTrainer(
+        examples=data.sequences,
+        catalog=assigner.outputs["catalog"],
+        sid_blessing=sid_evaluator.outputs["blessing"],
+        run_fn=RECOMMENDER_RUN_FN,
+        custom_config={"seed": config.seed, "recommender": config.recommender.model_dump()},
+    )
+    delivery = _delivery(
+        config,
+        data,
+        tokenizer=tokenizer.outputs["model"],
+        catalog=assigner.outputs["catalog"],
+        sid_blessing=sid_evaluator.outputs["blessing"],
+        recommender=recommender.outputs["model"],
+    )
+    nodes = [*data.components, tokenizer, assigner, sid_evaluator, recommender, *delivery]
+    return _pipeline(config, nodes, pipeline_root, metadata_path)
+
+
+def create_refresh_pipeline(
+    config: Config,
+    columns: Columns,
+    pipeline_root: str,
+    metadata_path: str | None = None,
+) -> tfx_pipeline.Pipeline:
+    """Builds the graph that takes new ads and events into the generation that was pushed last.
+
+    It trains nothing: transform graph, tokenizer and recommender are those of the last push, which
+    it finds in the metadata of the pipeline of the same name. Gates and push are those of
+    `create_pipeline`.
+
+    Args:
+        config: The run's configuration.
+        columns: Which columns the input has; the AdSchema is the one of the last push.
+        pipeline_root: Where artifacts go.
+        metadata_path: SQLite file of the metadata store, which knows the last push.
+
+    Returns:
+        The pipeline for LocalRunner.
+    """
+    last = Resolver(
+        strategy_class=LastPushedGeneration,
+        **{key: Channel(type=artifact_type) for key, artifact_type in TYPES.items()},
+    ).with_id(LAST_GENERATION)
+    data = data_graph(config, columns, transform_graph=last.outputs["transform_graph"])
+    assigner, sid_evaluator = _catalog(
+        config, columns, data, last.outputs["tokenizer"], previous=last.outputs["catalog"]
+    )
+    recommender = RecommenderRefresher(
+        recommender=last.outputs["recommender"],
+        previous=last.outputs["catalog"],
+        catalog=assigner.outputs["catalog"],
+        sid_blessing=sid_evaluator.outputs["blessing"],
+    )
+    delivery = _delivery(
+        config,
+        data,
+        tokenizer=last.outputs["tokenizer"],
+        catalog=assigner.outputs["catalog"],
+        sid_blessing=sid_evaluator.outputs["blessing"],
+        recommender=recommender.outputs["model"],
+    )
+    nodes = [last, *data.components, assigner, sid_evaluator, recommender, *delivery]
+    return _pipeline(config, nodes, pipeline_root, metadata_path)
+
+
+def _pipeline(
+    config: Config, nodes: list[BaseNode], pipeline_root: str, metadata_path: str | None
+) -> tfx_pipeline.Pipeline:
+    return tfx_pipeline.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=pipeline_root,
+        components=nodes,
+        enable_cache=config.run.cache,
+        metadata_connection_config=_metadata(metadata_path),
+        beam_pipeline_args=list(config.run.beam_pipeline_args),
+    )
+
+
+def _catalog(
+    config: Config,
+    columns: Columns,
+    data: Data,
+    tokenizer: BaseChannel,
+    previous: BaseChannel | None = None,
+) -> tuple[SidAssigner, SidEvaluator]:
+    """Semantic IDs and the gate on them."""
     assigner = SidAssigner(
         examples=data.transformed,
-        tokenizer=tokenizer.outputs["model"],
+        tokenizer=tokenizer,
+        previous=previous,
         max_dedup=config.catalog.max_dedup,
         alternatives=config.catalog.alternatives,
     )
-    catalog = assigner.outputs["catalog"]
     sid_evaluator = SidEvaluator(
-        catalog=catalog,
+        catalog=assigner.outputs["catalog"],
         examples=data.transformed,
         schema=columns.schema.to_json(),
         limits=config.sid_gate.model_dump(),
     )
+    return assigner, sid_evaluator
+
+
+def _delivery(
+    config: Config,
+    data: Data,
+    *,
+    tokenizer: BaseChannel,
+    catalog: BaseChannel,
+    sid_blessing: BaseChannel,
+    recommender: BaseChannel,
+) -> list[BaseComponent]:
+    """Index, servables, the gates on them and the push."""
     index_builder = IndexBuilder(
         catalog=catalog,
         max_k=config.servable.max_k,
         seed=config.seed,
         **config.index.model_dump(),
     )
-    recommender = RecommenderTrainer(
-        examples=data.sequences,
-        catalog=catalog,
-        sid_blessing=sid_evaluator.outputs["blessing"],
-        run_fn=RECOMMENDER_RUN_FN,
-        custom_config={"seed": config.seed, "recommender": config.recommender.model_dump()},
-    )
     composer = Composer(
-        tokenizer=tokenizer.outputs["model"],
+        tokenizer=tokenizer,
         transform_graph=data.transform_graph,
-        recommender=recommender.outputs["model"],
+        recommender=recommender,
         catalog=catalog,
         index=index_builder.outputs["index"],
         index_blessing=index_builder.outputs["blessing"],
@@ -132,7 +203,7 @@ def create_pipeline(
         scann=composer.outputs["scann"],
         ads=data.ads,
         sequences=data.sequences,
-        sid_blessing=sid_evaluator.outputs["blessing"],
+        sid_blessing=sid_blessing,
         index_blessing=index_builder.outputs["blessing"],
         model_blessing=evaluator.outputs["blessing"],
         evaluation=evaluator.outputs["evaluation"],
@@ -153,82 +224,7 @@ def create_pipeline(
         ).with_id(f"{flavour.capitalize()}Pusher")
         for flavour in FLAVOURS
     ]
-    return tfx_pipeline.Pipeline(
-        pipeline_name=config.name,
-        pipeline_root=pipeline_root,
-        components=[
-            *data.components,
-            tokenizer,
-            assigner,
-            sid_evaluator,
-            index_builder,
-            recommender,
-            composer,
-            evaluator,
-            validator,
-            *pushers,
-        ],
-        enable_cache=config.run.cache,
-        metadata_connection_config=_metadata(metadata_path),
-        beam_pipeline_args=list(config.run.beam_pipeline_args),
-    )
-
-
-def _data(config: Config, columns: Columns) -> Data:
-    ads = ads_gen(config.data.ads.path, columns.ads)
-    events = events_gen(config.data.events.path, columns.events)
-    checked = {
-        "Ads": (ads, columns.ads_schema_file),
-        "Events": (events, columns.events_schema_file),
-    }
-    checks: list[BaseComponent] = []
-    schemas, anomalies = {}, []
-    for name, (source, schema_file) in checked.items():
-        statistics = StatisticsGen(examples=source.outputs["examples"]).with_id(f"{name}Statistics")
-        schema = ImportSchemaGen(schema_file=str(schema_file)).with_id(f"{name}Schema")
-        validator = ExampleValidator(
-            statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
-        ).with_id(f"{name}Validator")
-        checks += [statistics, schema, validator]
-        schemas[name] = schema.outputs["schema"]
-        anomalies.append(validator.outputs["anomalies"])
-    limits = VocabularyLimits(
-        text=config.features.text_vocabulary,
-        text_min_count=config.features.text_min_count,
-        category=config.features.category_vocabulary,
-        categorical=config.features.categorical_vocabulary,
-    )
-    transform = Transform(
-        examples=ads.outputs["examples"],
-        schema=schemas["Ads"],
-        preprocessing_fn=PREPROCESSING_FN,
-        splits_config=transform_pb2.SplitsConfig(analyze=["all"], transform=["all"]),
-        custom_config=preprocessing.make_custom_config(columns.schema, limits),
-        # The raw columns have statistics already; a second and third pass would cost more time
-        # than the transformation itself.
-        disable_statistics=True,
-    )
-    interactions = InteractionBuilder(
-        events=events.outputs["examples"],
-        ads=ads.outputs["examples"],
-        split=config.data.split,
-        validation_share=config.data.validation_share,
-        test_share=config.data.test_share,
-        swing_alpha=config.pairs.alpha,
-        swing_top_k=config.pairs.top_k,
-        max_users_per_ad=config.pairs.max_users_per_ad,
-        max_ads_per_user=config.pairs.max_ads_per_user,
-        max_rejected_share=config.data.events.max_rejected_share,
-    )
-    return Data(
-        components=[ads, events, *checks, transform, interactions],
-        ads=ads.outputs["examples"],
-        transformed=transform.outputs["transformed_examples"],
-        transform_graph=transform.outputs["transform_graph"],
-        sequences=interactions.outputs["sequences"],
-        pairs=interactions.outputs["pairs"],
-        anomalies=(anomalies[0], anomalies[1]),
-    )
+    return [index_builder, composer, evaluator, validator, *pushers]
 
 
 def _push_directory(config: Config, flavour: str) -> str:

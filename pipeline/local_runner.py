@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
@@ -91,6 +92,7 @@ class LocalRunner(tfx_runner.IrBasedRunner):
                     executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
                     custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
                 ).launch()
+                _check_done(execution, connection)
             except Exception as error:
                 stage = Stage(node_id, time.monotonic() - begin, False, "", {}, error)
                 self._finished(stage)
@@ -99,6 +101,16 @@ class LocalRunner(tfx_runner.IrBasedRunner):
             self._finished(stage)
             stages.append(stage)
         return stages
+
+
+def _check_done(execution: data_types.ExecutionInfo | None, connection: Any) -> None:
+    """Raises where a node failed without raising, as TFX's own resolvers do."""
+    if execution is None or execution.execution_id is None:
+        return
+    with metadata.Metadata(connection) as handle:
+        [record] = handle.store.get_executions_by_id([execution.execution_id])
+    if record.last_known_state == metadata_store_pb2.Execution.FAILED:
+        raise RuntimeError("TFX recorded a failure and raised nothing; the log says why")
 
 
 def _stage(

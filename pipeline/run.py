@@ -10,18 +10,29 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.types import standard_artifacts
 
 from components.artifacts import SidBlessing, SidIndex
 from components.refusal import Refused
 from components.verdict import read_verdict
 from pipeline import stage_lines
-from pipeline.columns import resolve
+from pipeline.columns import Columns, resolve
 from pipeline.config import Config
-from pipeline.graph import FLAVOURS, MODEL_NAME, create_pipeline
+from pipeline.generations import find_last_pushed
+from pipeline.graph import (
+    FLAVOURS,
+    LAST_GENERATION,
+    MODEL_NAME,
+    create_pipeline,
+    create_refresh_pipeline,
+)
 from pipeline.local_runner import LocalRunner, Stage, StageFailed
+from sid_tfx.bundle import read_metadata
+from sid_tfx.features import AdSchema
 
 SUMMARY_FILE = "last_run.json"
+METADATA_FILE = "metadata.sqlite"
 _QUALITY = ("collision_share", "largest_group", "distinct_sids", "entropy_nats")
 
 
@@ -60,6 +71,12 @@ class Summary:
     artifacts: dict[str, str]
 
     @property
+    def recommender(self) -> str:
+        """URI of the recommender, trained in this run or carried over from an earlier one."""
+        trained = self.artifacts.get("RecommenderTrainer.model")
+        return trained or self.artifacts["RecommenderRefresher.model"]
+
+    @property
     def pushed(self) -> bool:
         """Whether every flavour was pushed."""
         return not self.refusals and set(self.servables) == set(FLAVOURS)
@@ -87,11 +104,40 @@ def run(config: Config, reporter: Reporter) -> Summary:
         StageFailed: A stage broke.
     """
     home = config.home
-    columns = resolve(config)
     pipeline = create_pipeline(
-        config, columns, str(home / "artifacts"), str(home / "metadata.sqlite")
+        config, resolve(config), str(home / "artifacts"), str(home / METADATA_FILE)
     )
+    return _run(pipeline, home, reporter)
 
+
+def refresh(config: Config, reporter: Reporter) -> Summary:
+    """Takes new ads and events into the last pushed generation; otherwise as `run`.
+
+    Raises:
+        Refused: Nothing was pushed yet, the ads have other columns than those that the tokenizer
+            was trained on, or a stage refused.
+        StageFailed: A stage broke.
+    """
+    home = config.home
+    last = find_last_pushed(home / METADATA_FILE)
+    columns = resolve(config)
+    _check_schema(columns, last["tokenizer"].uri)
+    pipeline = create_refresh_pipeline(
+        config, columns, str(home / "artifacts"), str(home / METADATA_FILE)
+    )
+    return _run(pipeline, home, reporter)
+
+
+def _check_schema(columns: Columns, tokenizer: str) -> None:
+    trained = AdSchema.from_dict(read_metadata(f"{tokenizer}/Format-Serving")["schema"])
+    if columns.schema != trained:
+        raise Refused(
+            f"The ads give {columns.schema}, but the last push was trained on {trained}; give it "
+            "the same columns and `features`, or train with `python pipeline.py run`."
+        )
+
+
+def _run(pipeline: tfx_pipeline.Pipeline, home: Path, reporter: Reporter) -> Summary:
     def finished(stage: Stage) -> None:
         reporter.finished(stage, "" if stage.error else stage_lines.line(stage))
 
@@ -126,6 +172,9 @@ def _summarize(stages: list[Stage], seconds: float, home: Path) -> Summary:
     refusals: list[str] = []
     outputs: dict[str, str] = {}
     for stage in stages:
+        if stage.name == LAST_GENERATION:
+            # What it names, an earlier run made and pushed.
+            continue
         for key, artifacts in stage.outputs.items():
             for artifact in artifacts:
                 outputs[f"{stage.name}.{key}"] = artifact.uri

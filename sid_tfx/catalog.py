@@ -217,6 +217,38 @@ class SidCatalog:
             quality,
         )
 
+    def keep(self, ad_ids: Sequence[str] | np.ndarray) -> SidCatalog:
+        """Returns the catalogue of these ads alone, each with its codes and token.
+
+        `quality` is then that of the codes as they are, an alternative that an ad took included.
+
+        Args:
+            ad_ids: Ids in any order; those the catalogue doesn't have are passed over.
+
+        Raises:
+            ValueError: Where the catalogue has none of them.
+        """
+        rows = np.unique(self.rows(ad_ids))
+        rows = rows[rows >= 0]
+        if not len(rows):
+            raise ValueError(
+                f"keep: none of the {len(ad_ids)} ads given is among the {len(self)} of this "
+                "catalogue. Build a new catalogue for them."
+            )
+        if len(rows) == len(self):
+            return self
+        codes = self.codes[rows]
+        return self._make(
+            self.ad_ids[rows],
+            codes,
+            self.dedup[rows],
+            self.embeddings[rows],
+            self.codebook_size,
+            self.dedup_size,
+            {k: v for k, v in self.fingerprints.items() if k != "catalog"},
+            assignment_quality(codes, codes, self.codebook_size),
+        )
+
     @classmethod
     def _make(
         cls,

@@ -1,6 +1,6 @@
 """SidAssigner: gives every ad its codes and embedding, and tells equal codes apart.
 
-In: `examples` (transformed ads), `tokenizer` (Model).
+In: `examples` (transformed ads), `tokenizer` (Model); optional: `previous` (SidCatalog).
 Out: `catalog` (SidCatalog).
 """
 
@@ -22,6 +22,7 @@ class SidAssignerSpec(component_spec.ComponentSpec):
     INPUTS = {
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "tokenizer": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "previous": component_spec.ChannelParameter(type=SidCatalog, optional=True),
     }
     OUTPUTS = {
         "catalog": component_spec.ChannelParameter(type=SidCatalog),
@@ -36,6 +37,8 @@ class SidAssigner(base_beam_component.BaseBeamComponent):
         tokenizer: The trained SidTokenizer.
         max_dedup: Ads that may share one code tuple, told apart by the de-dup token.
         alternatives: Next-best code tuples tried for an ad past that bound.
+        previous: A catalogue of the same tokenizer. Its ads keep codes, token and embedding, its
+            bound replaces `max_dedup`, and ads that `examples` lacks are dropped.
     """
 
     SPEC_CLASS = SidAssignerSpec
@@ -47,11 +50,13 @@ class SidAssigner(base_beam_component.BaseBeamComponent):
         tokenizer: types.BaseChannel,
         max_dedup: int,
         alternatives: int,
+        previous: types.BaseChannel | None = None,
     ):
         super().__init__(
             SidAssignerSpec(
                 examples=examples,
                 tokenizer=tokenizer,
+                previous=previous,
                 max_dedup=max_dedup,
                 alternatives=alternatives,
                 catalog=types.Channel(type=SidCatalog),

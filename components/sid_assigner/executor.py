@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 import numpy as np
@@ -15,6 +15,10 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from components.artifacts import set_summary
+from components.refusal import Refused
+
+if TYPE_CHECKING:
+    from sid_tfx.catalog import SidCatalog
 
 # Every batch is padded to this many rows: a matrix product may round differently at another
 # batch size, and a rounding can flip a nearest code. One shape keeps an ad's code its own.
@@ -122,17 +126,24 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         encoded = pa.concat_tables(
             pq.read_table(path) for path in sorted(fileio.glob(os.path.join(scratch, "part*")))
         )
-        catalog = SidCatalog.build(
-            ad_ids=np.array(encoded["ad_id"].to_pylist(), dtype=str),
-            codes=_matrix(encoded["codes"], levels),
-            embeddings=_matrix(encoded["embedding"], metadata["embedding_dim"]),
-            codebook_size=metadata["codebook_size"],
-            max_dedup=exec_properties["max_dedup"],
-            alternatives=_matrix(encoded["alternatives"], levels * alternatives).reshape(
+        ads = {
+            "ad_ids": np.array(encoded["ad_id"].to_pylist(), dtype=str),
+            "codes": _matrix(encoded["codes"], levels),
+            "embeddings": _matrix(encoded["embedding"], metadata["embedding_dim"]),
+            "alternatives": _matrix(encoded["alternatives"], levels * alternatives).reshape(
                 -1, alternatives, levels
             ),
-            fingerprints={"tokenizer": metadata["fingerprint"]},
-        )
+        }
+        if input_dict.get("previous"):
+            previous = SidCatalog.load(artifact_utils.get_single_uri(input_dict["previous"]))
+            catalog = extended(previous, ads, metadata["fingerprint"])
+        else:
+            catalog = SidCatalog.build(
+                **ads,
+                codebook_size=metadata["codebook_size"],
+                max_dedup=exec_properties["max_dedup"],
+                fingerprints={"tokenizer": metadata["fingerprint"]},
+            )
         catalog.save(catalog_artifact.uri)
         io_utils.delete_dir(scratch)
         catalog_artifact.set_int_custom_property("ads", len(catalog.ad_ids))
@@ -143,6 +154,33 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             f"{len(catalog.ad_ids):,} ads, {catalog.quality['distinct_sids']:,} distinct SIDs, "
             f"{catalog.quality['collision_share']:.2%} in collision groups",
         )
+
+
+def extended(previous: "SidCatalog", ads: dict[str, np.ndarray], tokenizer: str) -> "SidCatalog":
+    """Returns the catalogue of `ads` in which the ads of `previous` are what they were.
+
+    Args:
+        previous: A catalogue.
+        ads: Arguments of `SidCatalog.extend` for all ads, known ones included.
+        tokenizer: Fingerprint of the tokenizer that encoded them.
+
+    Raises:
+        Refused: `previous` is of another tokenizer, or has none of the ads.
+    """
+    named = previous.fingerprints.get("tokenizer")
+    if named != tokenizer:
+        raise Refused(
+            f"SidAssigner: the previous catalogue was made by tokenizer {named}, but the tokenizer "
+            f"given is {tokenizer}; codes of two tokenizers mean different things."
+        )
+    new = previous.rows(ads["ad_ids"]) < 0
+    if new.all():
+        raise Refused(
+            f"SidAssigner: none of the {len(new):,} ads is among the {len(previous):,} of the "
+            "previous catalogue, at least 1 is needed; train with `python pipeline.py run`."
+        )
+    kept = previous.keep(ads["ad_ids"])
+    return kept.extend(**{key: values[new] for key, values in ads.items()}) if new.any() else kept
 
 
 def _schema(levels: int, embedding_dim: int, alternatives: int) -> pa.Schema:

@@ -7,6 +7,7 @@ from tfx.types import standard_artifacts
 
 from components.artifacts import SidCatalog as CatalogArtifact
 from components.artifacts import get_summary
+from components.refusal import Refused
 from components.sid_assigner.executor import Executor
 from sid_tfx.bundle import save_bundle
 from sid_tfx.catalog import SidCatalog
@@ -51,7 +52,7 @@ def tokenizer(tmp_path_factory):
     return model, artifact
 
 
-def _assign(tmp_path, tokenizer, order, max_dedup=64):
+def _assign(tmp_path, tokenizer, order, max_dedup=64, previous=None):
     folder = tmp_path / "examples"
     _write_examples(folder / "Split-all", catalogue(ADS), order)
     examples = standard_artifacts.Examples()
@@ -61,7 +62,11 @@ def _assign(tmp_path, tokenizer, order, max_dedup=64):
     catalog.uri = str(tmp_path / "catalog")
     context = Executor.Context(tmp_dir=str(tmp_path / "tmp"), unique_id="1")
     Executor(context).Do(
-        {"examples": [examples], "tokenizer": [tokenizer[1]]},
+        {
+            "examples": [examples],
+            "tokenizer": [tokenizer[1]],
+            **({"previous": [previous]} if previous else {}),
+        },
         {"catalog": [catalog]},
         {"max_dedup": max_dedup, "alternatives": 8},
     )
@@ -82,3 +87,32 @@ def test_every_ad_is_told_apart_within_the_bound(tmp_path, tokenizer):
     catalog, _ = _assign(tmp_path, tokenizer, range(ADS), max_dedup=2)
     assert catalog.dedup.max() <= 1
     assert len(np.unique(catalog.full_codes, axis=0)) == ADS
+
+
+def test_known_ads_stay_as_they_were_and_new_ones_get_the_tokenizers_codes(tmp_path, tokenizer):
+    old, previous = _assign(tmp_path / "a", tokenizer, range(600))
+    new, _ = _assign(tmp_path / "b", tokenizer, range(50, ADS), max_dedup=1, previous=previous)
+    np.testing.assert_array_equal(new.ad_ids, [f"ad{row:04d}" for row in range(50, ADS)])
+    np.testing.assert_array_equal(new.full_codes[:550], old.full_codes[50:])
+    np.testing.assert_array_equal(new.embeddings[:550], old.embeddings[50:])
+    expected = tokenizer[0].encode(catalogue(ADS), batch_size=512)
+    np.testing.assert_array_equal(new.codes[550:], expected["codes"][600:])
+    assert new.dedup_size == old.dedup_size == 64
+    assert len(np.unique(new.full_codes, axis=0)) == len(new)
+
+
+def test_the_same_ads_again_give_the_same_catalogue(tmp_path, tokenizer):
+    old, previous = _assign(tmp_path / "a", tokenizer, range(100))
+    again, _ = _assign(tmp_path / "b", tokenizer, reversed(range(100)), previous=previous)
+    assert again.fingerprint == old.fingerprint
+
+
+def test_a_previous_catalogue_that_does_not_fit_is_refused(tmp_path, tokenizer):
+    old, previous = _assign(tmp_path / "a", tokenizer, range(100))
+    with pytest.raises(Refused, match="none of the 20 ads is among the 100"):
+        _assign(tmp_path / "b", tokenizer, range(200, 220), previous=previous)
+    SidCatalog.build(
+        old.ad_ids, old.codes, old.embeddings, 16, fingerprints={"tokenizer": "another"}
+    ).save(previous.uri)
+    with pytest.raises(Refused, match="made by tokenizer another"):
+        _assign(tmp_path / "c", tokenizer, range(120), previous=previous)

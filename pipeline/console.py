@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -39,13 +42,18 @@ class ConsoleReporter:
         )
 
 
+def figure(value: float) -> str:
+    """A count in full, anything else in four digits."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
 def metrics_table(metrics: dict[str, float]) -> Table:
     """The held-out metrics of the pushed servable."""
     table = Table(title="What was measured", title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in sorted(metrics.items()):
-        table.add_row(name.replace("_at_", "@"), f"{value:,.4g}")
+        table.add_row(name.replace("_at_", "@"), figure(value))
     return table
 
 
@@ -67,9 +75,11 @@ def print_outcome(console: Console, summary: Summary, command: str) -> None:
     console.print(f"metadata: {summary.home}/metadata.sqlite", soft_wrap=True, highlight=False)
     console.print(f"log:      {summary.home}/run.log", soft_wrap=True, highlight=False)
     console.print("\nTry next:", highlight=False)
+    # The interpreter that has the requirements is seldom the one called "python".
+    python = os.path.relpath(sys.executable)
     for suggestion in (
-        f"python pipeline.py serve {command}",
-        f"python pipeline.py query {command} --user 0",
-        f"python pipeline.py evaluate recommender {command} --through grpc",
+        f"{python} pipeline.py serve {command}",
+        f"{python} pipeline.py query {command} --user 0",
+        f"{python} pipeline.py evaluate recommender {command} --through grpc",
     ):
         console.print(f"  {suggestion}", soft_wrap=True, highlight=False)

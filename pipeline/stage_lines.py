@@ -61,7 +61,13 @@ def _transform(artifact: types.Artifact) -> str:
 
 def _evaluation(artifact: types.Artifact) -> str:
     metrics = overall_metrics(artifact)
-    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()))
+    return ", ".join(
+        f"{_at(name)} {value:.4g}" for name, value in sorted(metrics.items()) if "_at_" in name
+    )
+
+
+def _at(name: str) -> str:
+    return name.replace("_at_", "@")
 
 
 def _pushed(artifact: types.Artifact) -> str:

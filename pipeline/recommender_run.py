@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from components.refusal import Refused
 from pipeline.splits import evaluation_set, flat_sequences
 from pipeline.training import history_summary, make_deterministic, progress
 from sid_tfx.bundle import save_bundle
@@ -35,6 +36,12 @@ def run_fn(fn_args: FnArgs) -> None:
 
     catalog = SidCatalog.load(fn_args.custom_config["inputs"]["catalog"])
     train = records.read_sequences(fn_args.train_files)
+    if not any(len(history) > 1 for history in train.histories):
+        raise Refused(
+            f"none of the {len(train.histories):,} training histories has 2 ads, the least there "
+            "is a next ad to learn from; give a longer event log, or data.split=all, which holds "
+            "no events back."
+        )
     validation = evaluation_set(records.read_sequences(fn_args.eval_files), catalog)
     validation = validation.sample(settings["validation_users"])
     recommender = SidRecommender.for_catalog(

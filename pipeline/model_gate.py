@@ -1,22 +1,16 @@
-"""The EvalConfig of the stock Evaluator: ranking metrics, slices and the gate's thresholds."""
+"""The EvalConfig of the stock Evaluator: ranking metrics and the gate's thresholds."""
 
 import tensorflow_model_analysis as tfma
 
 from pipeline import ranking_metrics
 from pipeline.config import ModelGateConfig
 
-SLICES = ("history_bucket",)
-"""Features of the `sequences` examples that TFMA slices by."""
-
 
 def eval_config(gate: ModelGateConfig) -> tfma.EvalConfig:
     """Returns what to measure on the servable's `evaluate` signature, and what it must reach."""
     return tfma.EvalConfig(
         model_specs=[tfma.ModelSpec(signature_name="evaluate")],
-        slicing_specs=[
-            tfma.SlicingSpec(),
-            *(tfma.SlicingSpec(feature_keys=[feature]) for feature in SLICES),
-        ],
+        slicing_specs=[tfma.SlicingSpec()],
         metrics_specs=[
             tfma.MetricsSpec(
                 metrics=[

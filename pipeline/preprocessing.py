@@ -131,10 +131,15 @@ def _z_score(values: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Standardizes a number over the ads that have it: score and presence, both float `[B]`."""
     values = _first(values, float("nan"))
     finite = tf.math.is_finite(values)
+    # Beam sums in no fixed order. In float32 the last digit of the mean would depend on it, and
+    # with it every code of a catalogue; in float64 the difference is gone after the cast.
     known = tf.SparseTensor(
-        tf.where(finite), tf.boolean_mask(values, finite), tf.shape(values, tf.int64)
+        tf.where(finite),
+        tf.cast(tf.boolean_mask(values, finite), tf.float64),
+        tf.shape(values, tf.int64),
     )
-    scores = tf.scatter_nd(known.indices, tft.scale_to_z_score(known).values, known.dense_shape)
+    scaled = tf.cast(tft.scale_to_z_score(known, output_dtype=tf.float64).values, tf.float32)
+    scores = tf.scatter_nd(known.indices, scaled, known.dense_shape)
     bounded = tf.clip_by_value(scores, -fields.MAX_Z_SCORE, fields.MAX_Z_SCORE)
     return bounded, tf.cast(finite, tf.float32)
 

@@ -65,14 +65,14 @@ def as_example(row: dict) -> bytes:
 class Transformed:
     """What a Transform run leaves: features of the ads, and the graph on disk."""
 
-    def __init__(self, ads: AdTable, folder: str) -> None:
+    def __init__(self, ads: AdTable, folder: str, seed: int = 0) -> None:
         self.raw = derive.derive_schema(derive.read_curated("ads"), ads.schema)
         records = [as_example(row) for row in ads.frame.to_dict("records")]
         path = f"{folder}/ads.tfrecord"
         with tf.io.TFRecordWriter(path) as writer:
             # Not in the order of ids, and in other batches than AdPreprocessor's.
-            for record in records[::-1]:
-                writer.write(record)
+            for row in np.random.default_rng(seed).permutation(len(records)):
+                writer.write(records[row])
         config = preprocessing.make_custom_config(ads.schema, LIMITS)
         source = tfxio.TFExampleRecord(path, schema=self.raw, telemetry_descriptors=["test"])
         with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=f"{folder}/temporary"):
@@ -116,6 +116,12 @@ def test_research_path_makes_the_same_arrays(ads, transformed):
             np.testing.assert_array_equal(transformed.features[name], expected[name], name)
         else:
             np.testing.assert_allclose(transformed.features[name], expected[name], atol=1e-5)
+
+
+def test_the_order_of_records_leaves_no_trace_in_any_feature(ads, transformed, tmp_path):
+    again = Transformed(ads, str(tmp_path), seed=1)
+    for name, values in transformed.features.items():
+        np.testing.assert_array_equal(again.features[name], values, err_msg=name)
 
 
 def test_vocabularies_agree_and_limits_bite(ads, transformed):

@@ -13,6 +13,9 @@ MISSING = 0
 UNKNOWN = 1
 """Id of a value outside the vocabulary."""
 
+COLLABORATIVE = "collaborative_embedding"
+"""The dense column of vectors made from training events (`sid_tfx.datasets.collaborative`)."""
+
 _RESERVED = ("ad_id", "ad_row", "category", "numeric", "numeric_present", "summary_tokens")
 
 _Self = TypeVar("_Self", bound="_Json")

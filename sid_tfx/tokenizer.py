@@ -9,7 +9,7 @@ from keras import ops
 
 from sid_tfx.callbacks import CodebookRefit, ConflictMining, DeadCodeRevival
 from sid_tfx.datasets.pairs import PairBatches
-from sid_tfx.encoder import AdEncoder
+from sid_tfx.encoders.ad_encoder import AdEncoder
 from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.losses.joint import JointObjective, complete_loss_weights
 from sid_tfx.quantizers import ResidualQuantizer

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from sid_tfx.encoder import AdEncoder
+from sid_tfx.encoders.ad_encoder import AdEncoder
 from sid_tfx.features import AdSchema, FeatureSizes, empty_features
 from tests.ad_fixtures import SCHEMA, SIZES, SMALL_ENCODER, catalogue
 

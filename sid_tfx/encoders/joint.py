@@ -1,0 +1,184 @@
+"""The joint encoder: UniSID's states summed to one vector on the sphere."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from sid_tfx.encoders.ad_encoder import AdEncoder
+from sid_tfx.encoders.latent import Latent, LatentEncoder, check_sizes
+from sid_tfx.features import AdSchema, FeatureSizes
+from sid_tfx.transformer import SeededLayers
+
+
+@keras.saving.register_keras_serializable(package="sid_tfx")
+class JointEncoder(LatentEncoder):
+    """UniSID's encoder before a vector quantizer.
+
+    Each SID state gives a part of a vector, coarse levels longer than fine ones; their sum on the
+    unit sphere is quantized. The Emb state gives the embedding, which is also what a decoder
+    rebuilds from the codes. UniSID's loss over the category path acts on heads of its own beside
+    the codes: acting on the vector itself it makes all ads of one advertiser and category one
+    point, which no codebook can part.
+
+    Args:
+        schema: The ad's columns, an `AdSchema` or its `to_dict()`.
+        sizes: Vocabulary sizes, a `FeatureSizes` or its `to_dict()`.
+        levels: L, SID states.
+        code_dim: Size of the vector and of a code vector.
+        embedding_dim: D, size of the embedding.
+        level_decay: Length of a level's part relative to the level before.
+        dim: Size of a token of the encoder.
+        layers: Transformer blocks.
+        heads: Attention heads; divides `dim`.
+        dropout: Dropout rate in the blocks. None by default: an encoder that ignores small
+            differences cannot give similar ads codes of their own.
+        field_dropout: Share of an ad's field tokens hidden in training.
+        text_tokens: Tokens a text column is pooled to.
+        word_dim: Size of a word embedding.
+        seed: Seed of initial weights and dropout.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Example:
+
+    >>> schema = AdSchema(text={"title": 8}, categorical=("advertiser",))
+    >>> sizes = FeatureSizes(text=100, categorical={"advertiser": 10})
+    >>> JointEncoder(schema, sizes, levels=3)(empty_features(schema, 2)).vectors.shape
+    TensorShape([2, 32])
+
+    Reference:
+        UniSID, arXiv 2602.10445 (tokens and states); QuaSID, arXiv 2603.00632 (what follows them).
+    """
+
+    def __init__(
+        self,
+        schema: AdSchema | Mapping[str, Any],
+        sizes: FeatureSizes | Mapping[str, Any],
+        levels: int,
+        code_dim: int = 32,
+        embedding_dim: int = 64,
+        level_decay: float = 0.7,
+        dim: int = 96,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+        field_dropout: float = 0.0,
+        text_tokens: int = 2,
+        word_dim: int = 64,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_sizes(code_dim=code_dim, embedding_dim=embedding_dim)
+        if not 0.0 < level_decay <= 1.0:
+            raise ValueError(f"level_decay must be in (0, 1], got {level_decay}.")
+        make = SeededLayers(seed)
+        tower: dict[str, Any] = {
+            "dim": dim,
+            "layers": layers,
+            "heads": heads,
+            "dropout": dropout,
+            "field_dropout": field_dropout,
+            "text_tokens": text_tokens,
+            "word_dim": word_dim,
+        }
+        self.tower = AdEncoder(schema, sizes, levels, **tower, seed=make.seed(), name="tower")
+        self.schema, self.sizes = self.tower.schema, self.tower.sizes
+        self.code_heads = [make.dense(code_dim, name=f"code_{n}") for n in range(levels)]
+        self.level_heads = [make.dense(code_dim, name=f"level_{n}") for n in range(levels)]
+        self.centering = keras.layers.BatchNormalization(
+            momentum=0.95, center=False, scale=False, name="centering"
+        )
+        self.embedding_head = make.dense(embedding_dim, name="embedding_head")
+        self.levels = levels
+        self.level_decay = level_decay
+        self.latent_dim = self.level_dim = code_dim
+        self.embedding_dim = self.target_dim = embedding_dim
+        self.state_dim = dim
+        self._config = {
+            **tower,
+            "levels": levels,
+            "code_dim": code_dim,
+            "embedding_dim": embedding_dim,
+            "level_decay": level_decay,
+            "seed": seed,
+        }
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the variables."""
+        if self.built:
+            return
+        for head in [*self.code_heads, *self.level_heads, self.embedding_head]:
+            head.build((None, self.state_dim))
+        self.centering.build((None, self.latent_dim))
+        self.built = True
+
+    def call(self, features: Mapping[str, Any], training: bool | None = None) -> Latent:
+        """Encodes transformed features, batch first (docs/architecture.md).
+
+        Args:
+            features: Feature name -> tensor.
+            training: Whether dropout is on and the batch's own mean centers it.
+
+        Returns:
+            `Latent`; `vectors` of length 1.
+        """
+        states = self.tower(features, training=training)
+        # Repulsion by cosine has no force between vectors that are almost equal. Without the
+        # common part that all ads share, near-equal ads start apart, and the codes fill the sphere.
+        centered = self.centering(self._combine(states.sid_states), training=training)
+        embedding = ops.normalize(self.embedding_head(states.embedding_state), axis=-1)
+        return Latent(
+            # On the sphere no term can win by shrinking the vectors, which is how commitment
+            # collapses them.
+            vectors=ops.normalize(centered, axis=-1),
+            embedding=embedding,
+            target=embedding,
+            states=ops.concatenate(
+                [states.sid_states, states.embedding_state[:, None]], axis=1
+            ),
+            level_vectors=_by_level(self.level_heads, states.sid_states),
+        )
+
+    def _combine(self, sid_states: Any) -> Any:
+        """Returns the sum of the levels' parts, coarse ones longer, float `[B, code_dim]`."""
+        parts = ops.normalize(_by_level(self.code_heads, sid_states), axis=-1)
+        lengths = np.power(self.level_decay, np.arange(self.levels), dtype="float32")
+        return ops.sum(parts * lengths[:, None], axis=1)
+
+    def adapt(self, features: Mapping[str, np.ndarray], batch_size: int = 512) -> None:
+        """Sets the centering to the mean and variance of these ads.
+
+        They start at 0 and 1, far from what the encoder makes.
+
+        Args:
+            features: Feature name -> array `[N, ...]`.
+            batch_size: Ads encoded at a time.
+        """
+        rows = len(next(iter(features.values())))
+        parts = []
+        for start in range(0, rows, batch_size):
+            part = {name: values[start : start + batch_size] for name, values in features.items()}
+            parts.append(ops.convert_to_numpy(self._combine(self.tower(part).sid_states)))
+        combined = np.concatenate(parts)
+        self.centering.moving_mean.assign(combined.mean(axis=0))
+        self.centering.moving_variance.assign(combined.var(axis=0) + 1e-6)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, JSON-able."""
+        return {
+            **super().get_config(),
+            "schema": self.schema.to_dict(),
+            "sizes": self.sizes.to_dict(),
+            **self._config,
+        }
+
+
+def _by_level(heads: list[keras.layers.Dense], sid_states: Any) -> Any:
+    """Applies one head per level, `[B, L, dim]` to `[B, L, units]`."""
+    return ops.stack([head(sid_states[:, level]) for level, head in enumerate(heads)], axis=1)

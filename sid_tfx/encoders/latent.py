@@ -1,0 +1,93 @@
+"""The interface of every latent encoder: from an ad's features to what a quantizer reads."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from sid_tfx.features import AdSchema
+
+
+class Latent(NamedTuple):
+    """What a `LatentEncoder` makes of a batch of ads.
+
+    Attributes:
+        vectors: float `[B, latent_dim]`, what the quantizer turns into codes.
+        embedding: float `[B, embedding_dim]`, of length 1, for retrieval.
+        target: float `[B, target_dim]`, what a decoder must rebuild from the codes alone.
+        states: float `[B, levels + 1, state_dim]`, the SID states and the Emb state, which the
+            summary is written from; None where the encoder has none.
+        level_vectors: float `[B, levels, V]`, one vector a level for the contrastive loss over the
+            category path; None where the encoder has none.
+    """
+
+    vectors: Any
+    embedding: Any
+    target: Any
+    states: Any = None
+    level_vectors: Any = None
+
+
+class LatentEncoder(keras.layers.Layer, abc.ABC):
+    """Base of latent encoders, the first half of a `SidTokenizer`.
+
+    A subclass implements `call` and sets the sizes below in its constructor, which creates every
+    variable: the schema says all there is to know about the shapes.
+
+    Attributes:
+        schema: The ad's columns.
+        levels: L, codes per ad.
+        latent_dim: Size of the vectors to quantize.
+        embedding_dim: Size of the embedding.
+        target_dim: Size of what a decoder rebuilds.
+        state_dim: Size of a state; 0 without states.
+        level_dim: Size of a level's vector; 0 without level vectors.
+        frozen_target: Whether the target is the embedding, which learns from its own loss, so that
+            rebuilding must not move it.
+    """
+
+    built: bool
+    schema: AdSchema
+    levels: int
+    latent_dim: int
+    embedding_dim: int
+    target_dim: int
+    state_dim: int = 0
+    level_dim: int = 0
+    frozen_target: bool = True
+
+    @abc.abstractmethod
+    def call(self, features: Mapping[str, Any], training: bool | None = None) -> Latent:
+        """Encodes transformed features, batch first (docs/architecture.md)."""
+
+    def adapt(self, features: Mapping[str, np.ndarray], batch_size: int = 512) -> None:
+        """Sets statistics that the encoder takes from data before training; none by default.
+
+        Args:
+            features: Feature name -> array `[N, ...]`.
+            batch_size: Ads encoded at a time.
+        """
+
+    def compute_output_shape(self, input_shape: Any) -> Latent:
+        """Returns the shapes of `Latent`."""
+        levels = self.levels
+        return Latent(
+            (None, self.latent_dim),
+            (None, self.embedding_dim),
+            (None, self.target_dim),
+            (None, levels + 1, self.state_dim) if self.state_dim else None,
+            (None, levels, self.level_dim) if self.level_dim else None,
+        )
+
+
+def check_sizes(**sizes: int) -> None:
+    """Checks that each size is at least 1.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}.")

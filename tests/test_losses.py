@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sid_tfx import losses
 from sid_tfx.losses.joint import LOSS_WEIGHTS, complete_loss_weights
+from sid_tfx.losses.repulsion import _candidates
 
 pytestmark = pytest.mark.unit
 
@@ -96,6 +97,42 @@ def test_repulsion_equals_its_oracle(seed, pairs, radius):
     np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("near", [0, 5, 25, 80], ids=lambda near: f"{near} near rows")
+@pytest.mark.parametrize("radius", [0, 1, 2, 3])
+def test_repulsion_and_its_gradient_are_those_of_all_pairs(near, radius):
+    """Whatever share of a batch is compared: a quarter, half or all of its rows."""
+    rng = np.random.default_rng(near)
+    rows = 80
+    z = rng.normal(size=(rows, 6)) + 1.0
+    codes = rng.integers(0, 1000, (rows, 3))
+    codes[:near] = [3, 4, 5] * (rng.random((near, 3)) < 0.7)
+    ad_row = rng.integers(0, rows // 2, rows)
+    variable = tf.Variable(z, dtype="float64")
+    layer = losses.HammingMarginRepulsion(radius=radius, dtype="float64")
+    with tf.GradientTape() as tape:
+        value = layer(variable, codes, ad_row)
+    gradient = tape.gradient(value, variable).numpy()
+    np.testing.assert_allclose(value, repulsion_oracle(z, codes, ad_row, radius), rtol=1e-6)
+    for row in (0, near - 1, rows - 1):
+        step = np.zeros_like(z)
+        step[row, 2] = 1e-6
+        up, down = (repulsion_oracle(z + s, codes, ad_row, radius) for s in (step, -step))
+        assert gradient[row, 2] == pytest.approx((up - down) / 2e-6, abs=1e-7)
+
+
+def test_repulsion_compares_only_rows_that_may_have_a_near_one():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (512, 3)).astype("int32")
+    codes[100:110] = codes[300]
+    order, count = (np.asarray(part) for part in _candidates(codes, 1))
+    differing = (codes[:, None] != codes[None]).sum(-1)
+    np.fill_diagonal(differing, 3)
+    near = np.flatnonzero((differing <= 1).any(1))
+    assert set(near) <= set(order[:count]), "none is missed"
+    assert count <= len(near) + 2, "a shared hash is rare"
+    np.testing.assert_array_equal(np.sort(order), np.arange(512))
+
+
 def test_reconstruction_and_commitment_equal_their_oracles():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 5, 3)).astype("float32")
@@ -148,6 +185,33 @@ def test_labels_go_from_the_root_to_category_and_advertiser():
     np.testing.assert_array_equal(labels[:, 1, 0], [5, 6, 3, 0])
     np.testing.assert_array_equal(labels[:, 1, 1], [9, 8, 0, 9])
     np.testing.assert_array_equal(labels[:, 0, 1], 1)
+
+
+def positives(labels, level):
+    labels = np.asarray(labels)[:, level]
+    return (labels[:, None] == labels[None]).all(-1) & (labels != 0).all(-1)[:, None]
+
+
+def test_a_second_view_is_the_last_positive_of_an_ad_without_advertiser_or_category():
+    category = np.array([[2, 3], [2, 3], [2, 3], [0, 0], [0, 0], [2, 3]])
+    advertiser = np.array([9, 9, 0, 8, 8, 0])
+    ad_row = np.array([4, 5, 6, 7, 7, 6])
+    labels = losses.granularity_labels(category, 2, advertiser, ad_row)
+    expected = np.zeros((6, 6), bool)
+    for group in ([0, 1], [2, 5], [3, 4]):
+        expected[np.ix_(group, group)] = True
+    np.testing.assert_array_equal(positives(labels, 1), expected)
+    branch = np.array([0, 1, 2, 5])
+    assert positives(labels, 0)[np.ix_(branch, branch)].all(), "coarse levels stay as they are"
+    assert not positives(labels, 0)[3].any()
+
+
+def test_a_schema_without_advertisers_takes_second_views_at_the_last_level():
+    category = np.array([[2, 3], [2, 3], [2, 3]])
+    labels = losses.granularity_labels(category, 2, ad_row=np.array([0, 1, 1]))
+    np.testing.assert_array_equal(positives(labels, 1), [[1, 0, 0], [0, 1, 1], [0, 1, 1]])
+    assert positives(labels, 0).all()
+    assert positives(losses.granularity_labels(category, 2), 1).all(), "unless no ad has one"
 
 
 def summary(**arguments):

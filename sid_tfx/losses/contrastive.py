@@ -6,28 +6,40 @@ from typing import Any
 import keras
 from keras import ops
 
-_MASKED = -1e9
+MASKED = -1e9
+"""A logit that counts for nothing."""
 
 
-def _check_temperature(temperature: float) -> float:
+def check_temperature(temperature: float) -> float:
+    """Returns `temperature`.
+
+    Raises:
+        ValueError: It is not above 0.
+    """
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}.")
     return temperature
 
 
-def granularity_labels(category: Any, levels: int, advertiser: Any | None = None) -> Any:
-    """Returns what two ads must share to be positives at each level, coarse to fine.
+def granularity_labels(
+    category: Any, levels: int, advertiser: Any | None = None, ad_row: Any | None = None
+) -> Any:
+    """Returns what two rows must share to be positives at each level, coarse to fine.
 
     Level l looks at the category prefix of depth ceil(l * depth / levels). Where an ad's path is
-    shorter, its last known prefix stands in. The last level also asks for the same advertiser.
+    shorter, its last known prefix stands in. The last level also asks for the same advertiser;
+    where an ad has no category or no advertiser, only a second view of that ad is its positive
+    there.
 
     Args:
         category: Prefix ids int `[B, depth]`, 0 where the path is shorter.
         levels: L.
         advertiser: Advertiser ids int `[B]`, 0 where missing; None where ads have none.
+        ad_row: int `[B]`, which ad a row is; None where no ad has a second view. Then an ad
+            without advertiser has no positive at the last level, unless no ad has an advertiser.
 
     Returns:
-        Labels int32 `[B, levels, 2]`. Two ads are positives at a level when both numbers are equal
+        Labels int32 `[B, levels, 2]`. Two rows are positives at a level when both numbers are equal
         and none is 0.
     """
     depth = category.shape[1]
@@ -35,12 +47,24 @@ def granularity_labels(category: Any, levels: int, advertiser: Any | None = None
     for position in range(depth):
         last = ops.where(ops.equal(category[:, position], 0), last, category[:, position])
         filled.append(last)
-    prefixes = [filled[math.ceil((level + 1) * depth / levels) - 1] for level in range(levels)]
+    prefixes = [
+        ops.cast(filled[math.ceil((level + 1) * depth / levels) - 1], "int32")
+        for level in range(levels)
+    ]
     seconds = [ops.ones_like(prefixes[0])] * levels
     if advertiser is not None:
-        seconds[-1] = advertiser
-    labels = ops.stack([ops.stack(prefixes, axis=1), ops.stack(seconds, axis=1)], axis=-1)
-    return ops.cast(labels, "int32")
+        seconds[-1] = ops.cast(advertiser, "int32")
+    if ad_row is not None:
+        # Negative, so that no ad's own number is a category's or an advertiser's.
+        own = -1 - ops.cast(ad_row, "int32")
+        known = ops.not_equal(prefixes[-1], 0)
+        if advertiser is None:
+            known = ops.zeros_like(known)
+        else:
+            known = ops.logical_and(known, ops.not_equal(seconds[-1], 0))
+        prefixes[-1] = ops.where(known, prefixes[-1], own)
+        seconds[-1] = ops.where(known, seconds[-1], own)
+    return ops.stack([ops.stack(prefixes, axis=1), ops.stack(seconds, axis=1)], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="sid_tfx")
@@ -63,7 +87,7 @@ class MultiGranularityContrastive(keras.layers.Layer):
 
     def __init__(self, temperature: float = 0.07, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.temperature = _check_temperature(temperature)
+        self.temperature = check_temperature(temperature)
 
     def call(self, level_vectors: Any, labels: Any) -> Any:
         """Returns a scalar, 0 when no ad has a positive.
@@ -73,18 +97,22 @@ class MultiGranularityContrastive(keras.layers.Layer):
             labels: int `[B, L, C]`; rows with equal labels, none of them 0, are positives.
         """
         unit = ops.normalize(ops.transpose(level_vectors, (1, 0, 2)), axis=-1)
-        labels = ops.transpose(labels, (1, 0, 2))
+        labels = ops.transpose(labels, (1, 2, 0))
         itself = ops.eye(ops.shape(unit)[1], dtype="bool")
-        equal = ops.all(ops.equal(labels[:, :, None], labels[:, None]), axis=-1)
-        known = ops.all(ops.not_equal(labels, 0), axis=-1)
-        positive = ops.logical_and(equal, known[:, :, None])
-        positive = ops.cast(ops.logical_and(positive, ops.logical_not(itself)), unit.dtype)
+        positive = ops.logical_and(
+            ops.all(ops.not_equal(labels, 0), axis=1)[:, :, None], ops.logical_not(itself)
+        )
+        for number in range(labels.shape[1]):
+            part = labels[:, number]
+            positive = ops.logical_and(positive, ops.equal(part[:, :, None], part[:, None]))
+        positive = ops.cast(positive, unit.dtype)
         logits = ops.matmul(unit, ops.transpose(unit, (0, 2, 1))) / self.temperature
-        logits = ops.where(itself, _MASKED, logits)
-        # log-softmax is linear in the positives' logits, so no [L, B, B] of it is needed.
-        normalizer = ops.logsumexp(logits, axis=-1)
+        normalizer = ops.logsumexp(ops.where(itself, MASKED, logits), axis=-1)
+        # log-softmax is linear in the positives' logits, and their sum is a product with the sum of
+        # the positives: nothing more of size [L, B, B] is needed, forward or backward.
         count = ops.sum(positive, axis=-1)
-        attraction = ops.sum(positive * logits, axis=-1) / ops.maximum(count, 1.0)
+        attraction = ops.sum(unit * ops.matmul(positive, unit), axis=-1) / self.temperature
+        attraction = attraction / ops.maximum(count, 1.0)
         has_positive = ops.cast(ops.greater(count, 0), unit.dtype)
         per_level = ops.sum(has_positive * (normalizer - attraction), axis=-1)
         return ops.mean(per_level / ops.maximum(ops.sum(has_positive, axis=-1), 1.0))
@@ -113,7 +141,7 @@ class DualTowerContrastive(keras.layers.Layer):
 
     def __init__(self, temperature: float = 0.07, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.temperature = _check_temperature(temperature)
+        self.temperature = check_temperature(temperature)
 
     def call(self, vectors: Any, ad_row: Any) -> Any:
         """Returns a scalar.
@@ -128,7 +156,7 @@ class DualTowerContrastive(keras.layers.Layer):
         trigger = ad_row[:pairs]
         same_trigger = ops.equal(trigger[:, None], trigger[None])
         other = ops.logical_not(ops.eye(pairs, dtype="bool"))
-        logits = ops.where(ops.logical_and(same_trigger, other), _MASKED, logits)
+        logits = ops.where(ops.logical_and(same_trigger, other), MASKED, logits)
         return ops.mean(ops.logsumexp(logits, axis=-1) - ops.diagonal(logits))
 
     def get_config(self) -> dict[str, Any]:

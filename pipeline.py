@@ -252,6 +252,59 @@ def evaluate_recommender(through: str, users: int, json_path: Path | None, **opt
         write_records(records, json_path)
 
 
+@evaluate.command("tokenizers")
+@click.option(
+    "--ads",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Ads: Parquet, CSV or JSON Lines. Default: the sample.",
+)
+@click.option(
+    "--events",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Events, likewise.",
+)
+@click.option("--presets", default="joint,quasid,rq_kmeans", help="Names, separated by commas.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, help="Seeds per preset, from 0 on.")
+@click.option("--levels", type=click.IntRange(min=1), default=3)
+@click.option("--codebook-size", type=click.IntRange(min=2), default=256)
+@click.option("--ablate", is_flag=True, help="Also joint and quasid without each of their terms.")
+@click.option(
+    "--with-repulsion",
+    default="",
+    metavar="PRESETS",
+    help="Also these presets with HaMR plugged in, each against its plain self.",
+)
+@click.option("--reference", default="joint", help="The row that is compared with every other.")
+@click.option(
+    "--budget",
+    "budget_settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the shared budget, e.g. --budget epochs=5.",
+)
+@click.option("--name", default="", help="Name of the data. Default: the folder of the ads.")
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of records and tables. Default: benchmarks/results/tokenizers/NAME.",
+)
+@click.option("--memory-limit-gb", type=float, default=6.0, help="A cell past it is ended.")
+@click.option("--only-report", is_flag=True, help="Train nothing: tables from the records.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path))
+def evaluate_tokenizers(json_path: Path | None, **options: Any) -> None:
+    """Presets on the same data with the same recommender; what is finished is not trained again."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from pipeline.compare_tokenizers import compare
+    from pipeline.comparison.records import write_records
+
+    records, failed = compare(console, **options)
+    if json_path:
+        write_records(records, json_path)
+    if failed:
+        console.print(f"[red]{len(failed)} cells failed[/red]: {', '.join(failed)}", soft_wrap=True)
+        sys.exit(1)
+
+
 @cli.command()
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/sample")

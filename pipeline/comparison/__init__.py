@@ -1,0 +1,1 @@
+"""The comparison of tokenizers: cells, the process that trains one, records, tables, picture."""

@@ -1,0 +1,86 @@
+"""Runs one cell in a process of its own, within a bound of memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_ROOT = Path(__file__).resolve().parents[2]
+_POLL_SECONDS = 0.5
+_LAST_LINES = 8
+
+
+class CellFailed(Exception):
+    """A cell's process did not finish; the message holds its last lines and where the rest is."""
+
+
+def run_job(job: Mapping[str, Any], log: Path, memory_limit_mb: float) -> None:
+    """Trains a cell and waits for it.
+
+    Args:
+        job: What `pipeline.comparison.train.main` reads.
+        log: Gets everything that the process prints.
+        memory_limit_mb: The process is ended when it holds more.
+
+    Raises:
+        CellFailed: The process failed, or was ended over its memory.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONHASHSEED": "0",
+        # The decoder needs TensorFlow, whatever this process runs on.
+        "KERAS_BACKEND": "tensorflow",
+    }
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryDirectory() as folder, log.open("w") as output:
+        path = Path(folder) / "job.json"
+        path.write_text(json.dumps(dict(job)))
+        process = psutil.Popen(
+            [sys.executable, "-m", "pipeline.comparison.train", str(path)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        try:
+            over = _wait(process, memory_limit_mb)
+        finally:
+            # Ctrl-C must not leave a training behind.
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if over:
+        raise CellFailed(
+            f"ended at {over:,.0f} MB, the limit is {memory_limit_mb:,.0f} MB "
+            f"(--memory-limit-gb); log: {log}"
+        )
+    if process.returncode:
+        lines = log.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:]
+        raise CellFailed(
+            "\n".join([f"exit code {process.returncode}; log: {log}", *(f"  {x}" for x in lines)])
+        )
+
+
+def _wait(process: psutil.Popen, memory_limit_mb: float) -> float:
+    """Waits for the end; returns the MB that the process held if it was over the limit, else 0."""
+    while True:
+        try:
+            process.wait(_POLL_SECONDS)
+            return 0.0
+        except psutil.TimeoutExpired:
+            try:
+                held = process.memory_info().rss / 1024**2
+            except psutil.NoSuchProcess:
+                continue
+            if held > memory_limit_mb:
+                return held

@@ -91,16 +91,53 @@ class PairsConfig(_Section):
     max_ads_per_user: PositiveInt = Field(500, description="newest ads kept of a very long history")
 
 
-class TokenizerConfig(_Section):
-    """The joint encoder and quantizer; `arguments` go to SidTokenizer as they are."""
+Preset = Literal[
+    "joint",
+    "unisid",
+    "quasid",
+    "rq_vae",
+    "rq_vae_rotation",
+    "rq_vae_gumbel",
+    "improved_vqgan",
+    "rq_opq",
+    "grvq",
+    "simvq",
+    "letter",
+    "diger",
+    "rq_kmeans",
+    "rq_kmeans_balanced",
+    "rq_kmeans_collaborative",
+    "rq_kmeans_joined",
+    "rq_kmeans_joined_balanced",
+]
+"""The names of `sid_tfx.presets.PRESETS`, here without its import of Keras, which takes seconds."""
 
+
+class TokenizerConfig(_Section):
+    """The tokenizer: a preset, and what differs from it; null takes the preset's own."""
+
+    preset: Preset = Field("joint", description="a method of docs/tokenizers.md")
     levels: Annotated[int, Field(ge=1, le=8)] = 3
     codebook_size: Annotated[int, Field(ge=2, le=65_536)] = 256
-    epochs: PositiveInt = 30
-    batch_pairs: PositiveInt = 256
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    repulsion: bool | None = Field(
+        None, description="true adds HaMR with CVPM to any preset that trains, false takes it away"
+    )
+    epochs: PositiveInt | None = None
+    batch_pairs: PositiveInt | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    encoder: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the encoder, such as {dim: 64}"
+    )
+    quantizer: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the quantizer, such as {gradient: rotation}"
+    )
+    loss_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="term: weight; the terms are SidTokenizer's"
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="further arguments of SidTokenizer"
+    )
 
 
 class CatalogConfig(_Section):

@@ -3,19 +3,31 @@
 import os
 import time
 
-import keras
 import numpy as np
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from pipeline.preprocessing import feature_sizes
 from pipeline.training import history_summary, make_deterministic, progress
+from sid_tfx import presets
 from sid_tfx.bundle import save_bundle
 from sid_tfx.callbacks import CollapseGuard
+from sid_tfx.datasets.collaborative import collaborative_vectors
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.datasets.records import read_features, read_pairs
-from sid_tfx.features import AdSchema
+from sid_tfx.features import COLLABORATIVE, AdSchema
 from sid_tfx.tokenizer import SidTokenizer
+
+_BUILD_ARGUMENTS = (
+    "levels",
+    "codebook_size",
+    "repulsion",
+    "encoder",
+    "quantizer",
+    "loss_weights",
+    "learning_rate",
+    "weight_decay",
+)
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -33,25 +45,24 @@ def run_fn(fn_args: FnArgs) -> None:
     ad_ids, features = read_features(fn_args.train_files, schema)
     pairs = read_pairs(os.path.join(fn_args.custom_config["inputs"]["pairs"], "Split-train", "*"))
     rows = np.searchsorted(ad_ids, np.stack([pairs.triggers, pairs.targets], axis=1))
-    tokenizer = SidTokenizer(
+    sizes = feature_sizes(tft.TFTransformOutput(fn_args.transform_graph_path), schema)
+    tokenizer = SidTokenizer.from_preset(
+        settings["preset"],
         schema,
-        feature_sizes(tft.TFTransformOutput(fn_args.transform_graph_path), schema),
-        levels=settings["levels"],
-        codebook_size=settings["codebook_size"],
-        seed=seed,
+        sizes,
+        **{name: settings[name] for name in _BUILD_ARGUMENTS},
         **settings["arguments"],
+        seed=seed,
     )
-    tokenizer.compile(
-        keras.optimizers.AdamW(
-            settings["learning_rate"],
-            weight_decay=settings["weight_decay"],
-            global_clipnorm=1.0,
-        )
-    )
+    if "alignment" in tokenizer.objective.terms:
+        features[COLLABORATIVE] = collaborative_vectors(rows, pairs.scores, len(ad_ids))
+    training = presets.preset(settings["preset"])
     begin = time.monotonic()
     history = tokenizer.fit(
-        PairBatches(features, rows, pairs.scores, settings["batch_pairs"], seed),
-        epochs=settings["epochs"],
+        PairBatches(
+            features, rows, pairs.scores, settings["batch_pairs"] or training.batch_pairs, seed
+        ),
+        epochs=settings["epochs"] or training.epochs,
         callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir), CollapseGuard()],
         verbose=progress(),
     )
@@ -64,10 +75,11 @@ def run_fn(fn_args: FnArgs) -> None:
             "history": {
                 name: [float(v) for v in values] for name, values in history.history.items()
             },
+            "preset": settings["preset"],
             "levels": tokenizer.levels,
             "codebook_size": tokenizer.codebook_size,
             "embedding_dim": tokenizer.embedding_dim,
             "schema": schema.to_dict(),
-            "sizes": tokenizer.sizes.to_dict(),
+            "sizes": sizes.to_dict(),
         },
     )

@@ -16,6 +16,9 @@ UNKNOWN = 1
 COLLABORATIVE = "collaborative_embedding"
 """The dense column of vectors made from training events (`sid_tfx.datasets.collaborative`)."""
 
+COLLABORATIVE_DIM = 64
+"""Size of those vectors."""
+
 _RESERVED = ("ad_id", "ad_row", "category", "numeric", "numeric_present", "summary_tokens")
 
 _Self = TypeVar("_Self", bound="_Json")

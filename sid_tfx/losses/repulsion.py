@@ -53,6 +53,8 @@ class HammingMarginRepulsion(keras.layers.Layer):
         radius: R, the largest H of the second group.
         full_weight: Weight of the first group.
         partial_weight: Weight of the second group.
+        mask_conflicts: Whether pairs that CVPM finds no conflict are left out; False leaves out a
+            row's pair with itself alone, as the paper's ablation without CVPM.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -68,6 +70,7 @@ class HammingMarginRepulsion(keras.layers.Layer):
         radius: int = 1,
         full_weight: float = 0.2,
         partial_weight: float = 0.1,
+        mask_conflicts: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,6 +87,7 @@ class HammingMarginRepulsion(keras.layers.Layer):
         self.radius = radius
         self.full_weight = full_weight
         self.partial_weight = partial_weight
+        self.mask_conflicts = mask_conflicts
 
     def call(self, vectors: Any, codes: Any, ad_row: Any) -> Any:
         """Returns a scalar.
@@ -124,7 +128,10 @@ class HammingMarginRepulsion(keras.layers.Layer):
             ops.cast(ops.not_equal(code[:, None], code[None]), "int8")
             for code in ops.unstack(codes, axis=1)
         )
-        valid = _conflicts(ad_row, kept, rows)
+        if self.mask_conflicts:
+            valid = _conflicts(ad_row, kept, rows)
+        else:
+            valid = ops.not_equal(kept[:, None], kept[None])
         near = ops.logical_and(ops.greater(differing, 0), ops.less_equal(differing, self.radius))
         groups = (
             (ops.equal(differing, 0), self.full_margin, self.full_weight),
@@ -151,6 +158,7 @@ class HammingMarginRepulsion(keras.layers.Layer):
             "radius": self.radius,
             "full_weight": self.full_weight,
             "partial_weight": self.partial_weight,
+            "mask_conflicts": self.mask_conflicts,
         }
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = [
     "tokenizer.codebook_size=32",
     "tokenizer.epochs=6",
-    "tokenizer.arguments={dim: 32, layers: 1}",
+    "tokenizer.encoder={dim: 32, layers: 1}",
     "recommender.epochs=3",
     "recommender.arguments={hidden_size: 32, head_size: 64, mlp_size: 64}",
     # A model this small proves the plumbing; the gates' limits are tested on their own.

@@ -1,0 +1,232 @@
+"""The objective of a tokenizer: the terms of both papers and of LETTER, each by its weight."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from sid_tfx.encoders.latent import LatentEncoder
+from sid_tfx.features import COLLABORATIVE, COLLABORATIVE_DIM, AdSchema
+from sid_tfx.losses.alignment import CollaborativeAlignment
+from sid_tfx.losses.contrastive import (
+    DualTowerContrastive,
+    MultiGranularityContrastive,
+    granularity_labels,
+)
+from sid_tfx.losses.diversity import CodeDiversity
+from sid_tfx.losses.reconstruction import CodebookCommitment, Reconstruction
+from sid_tfx.losses.repulsion import HammingMarginRepulsion
+from sid_tfx.losses.summary import SummaryReconstruction
+from sid_tfx.quantizers import ParallelQuantizer, Quantizer
+
+TERMS = (
+    "level_contrastive",
+    "embedding_contrastive",
+    "summary",
+    "reconstruction",
+    "quantization",
+    "dual_tower",
+    "repulsion_full",
+    "repulsion_partial",
+    "alignment",
+    "diversity",
+)
+"""Names of the weights; `repulsion_full` and `repulsion_partial` are one term, `repulsion`."""
+
+
+def check_weights(
+    weights: Mapping[str, float], encoder: LatentEncoder, quantizer: Quantizer
+) -> dict[str, float]:
+    """Returns a weight for every term, 0 where none is given.
+
+    Args:
+        weights: Term -> weight.
+        encoder: Gives what the terms read.
+        quantizer: Gives the codes.
+
+    Raises:
+        ValueError: A weight is negative, its name unknown, or these parts do not have what the
+            term acts on; the message says why.
+    """
+    unknown = sorted(set(weights) - set(TERMS))
+    if unknown:
+        raise ValueError(f"loss_weights has no term {unknown}; it has {list(TERMS)}.")
+    lacking = _lacking(encoder, quantizer)
+    for name, weight in weights.items():
+        if weight < 0:
+            raise ValueError(f"loss_weights[{name!r}] must not be negative, got {weight}.")
+        if weight and name in lacking:
+            raise ValueError(f"loss_weights[{name!r}] must be 0 here: {lacking[name]}.")
+    return {name: float(weights.get(name, 0.0)) for name in TERMS}
+
+
+def _lacking(encoder: LatentEncoder, quantizer: Quantizer) -> dict[str, str]:
+    """Returns why a term cannot be had, term -> reason."""
+    kind = type(encoder).__name__
+    if not encoder.trainable_weights:
+        reason = (
+            f"this {kind} quantizes given vectors as they are (two-stage, as residual k-means), so "
+            "no gradient can move them; take a preset that trains, such as rq_vae"
+        )
+        return dict.fromkeys(TERMS, reason)
+    lacking = {}
+    if not encoder.level_dim:
+        lacking["level_contrastive"] = f"a {kind} has no vector per level"
+    if not encoder.state_dim:
+        lacking["summary"] = f"a {kind} has no states to write a summary from"
+    if not encoder.frozen_target:
+        lacking["embedding_contrastive"] = (
+            f"the embedding of a {kind} is the vector it quantizes; dual_tower acts on that"
+        )
+    if isinstance(quantizer, ParallelQuantizer):
+        reason = "a ParallelQuantizer takes the largest logit, it has no code vectors to train"
+        lacking |= dict.fromkeys(("quantization", "alignment", "diversity"), reason)
+    return lacking
+
+
+class Objective(keras.layers.Layer):
+    """Every term that has a weight and that the ads' columns allow.
+
+    A part of `SidTokenizer`, which serializes its arguments; a research script composes the terms
+    in `sid_tfx.losses` directly. Ads without a category path have no `level_contrastive`, ads
+    without a summary no `summary`.
+
+    Args:
+        encoder: Gives sizes and columns; it is not kept.
+        quantizer: Gives levels and sizes; it is not kept.
+        weights: All of `TERMS`; 0 leaves a term out.
+        temperature: tau of the contrastive terms.
+        beta: Weight of the commitment term.
+        full_margin: HaMR's margin for equal codes.
+        partial_margin: HaMR's margin for codes within `radius`.
+        radius: HaMR's R.
+        mask_conflicts: Whether HaMR leaves out co-engaged pairs and copies of an ad (CVPM).
+        summary_rows: Rows of a batch whose summary is decoded.
+        diversity_clusters: Groups of codes per level in LETTER's diversity term.
+        seed: Seed of the weights of the terms.
+    """
+
+    def __init__(
+        self,
+        encoder: LatentEncoder,
+        quantizer: Quantizer,
+        weights: Mapping[str, float],
+        temperature: float,
+        beta: float,
+        full_margin: float,
+        partial_margin: float,
+        radius: int,
+        mask_conflicts: bool,
+        summary_rows: int,
+        diversity_clusters: int,
+        seed: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        schema: AdSchema = encoder.schema
+        self.levels = encoder.levels
+        self.frozen_target = encoder.frozen_target
+        self.loss_weights = dict(weights)
+        able = {
+            "level_contrastive": schema.category_depth > 0,
+            "summary": schema.summary_tokens > 0,
+            "repulsion_full": False,
+            "repulsion_partial": False,
+        }
+        self.terms = [name for name in TERMS if weights[name] and able.get(name, True)]
+        if weights["repulsion_full"] or weights["repulsion_partial"]:
+            self.terms.append("repulsion")
+        self.reconstruction = Reconstruction()
+        self.commitment = CodebookCommitment(beta)
+        self.level_contrastive = MultiGranularityContrastive(temperature)
+        self.pair_contrastive = DualTowerContrastive(temperature)
+        self.repulsion = HammingMarginRepulsion(
+            full_margin,
+            partial_margin,
+            radius,
+            weights["repulsion_full"],
+            weights["repulsion_partial"],
+            mask_conflicts=mask_conflicts,
+        )
+        self.summary: Any = None
+        if "summary" in self.terms:
+            self.summary = SummaryReconstruction(
+                encoder.sizes.text,  # type: ignore[attr-defined]
+                schema.summary_tokens,
+                prefix=encoder.levels + 1,
+                state_dim=encoder.state_dim,
+                rows=summary_rows,
+                seed=seed,
+                name="summary",
+            )
+        self.alignment: Any = None
+        if "alignment" in self.terms:
+            self.alignment = CollaborativeAlignment(
+                quantizer.dim, COLLABORATIVE_DIM, temperature, seed=seed, name="alignment"
+            )
+        self.diversity: Any = None
+        if "diversity" in self.terms:
+            self.diversity = CodeDiversity(
+                quantizer.levels,
+                quantizer.codebook_size,
+                diversity_clusters,
+                name="diversity",
+            )
+        self.built = True
+
+    def call(self, features: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the weighted terms, name -> scalar.
+
+        Args:
+            features: Transformed features of 2B rows with `ad_row`.
+            outputs: What `SidTokenizer` made of them in training.
+
+        Raises:
+            ValueError: `alignment` has a weight and the batch no `collaborative_embedding`.
+        """
+        ad_row = features["ad_row"]
+        values: dict[str, Any] = {}
+        for name in self.terms:
+            value = getattr(self, f"_{name}")(features, outputs, ad_row)
+            # Repulsion weights its two groups itself.
+            values[name] = self.loss_weights.get(name, 1.0) * value
+        return values
+
+    def _level_contrastive(self, features: Any, outputs: Any, ad_row: Any) -> Any:
+        labels = granularity_labels(
+            features["category"], self.levels, features.get("advertiser"), ad_row
+        )
+        return self.level_contrastive(outputs["level_vectors"], labels)
+
+    def _embedding_contrastive(self, features: Any, outputs: Any, ad_row: Any) -> Any:
+        return self.pair_contrastive(outputs["embedding"], ad_row)
+
+    def _summary(self, features: Any, outputs: Any, ad_row: Any) -> Any:
+        return self.summary(outputs["states"], features["summary_tokens"])
+
+    def _reconstruction(self, features: Any, outputs: Any, ad_row: Any) -> Any:
+        target = outputs["target"]
+        if self.frozen_target:
+            target = ops.stop_gradient(target)
+        return self.reconstruction(target, outputs["sid_embedding"])
+
+    def _quantization(self, features: Any, outputs: Any, ad_row: Any) -> Any:
+        return self.commitment(outputs["level_inputs"], outputs["code_vectors"])
+
+    def _dual_tower(self, features: Any, outputs: Any, ad_row: Any) -> Any:
+        return self.pair_contrastive(outputs["z"], ad_row)
+
+    def _repulsion(self, features: Any, outputs: Any, ad_row: Any) -> Any:
+        return self.repulsion(outputs["z"], outputs["codes"], ad_row)
+
+    def _alignment(self, features: Any, outputs: Any, ad_row: Any) -> Any:
+        if COLLABORATIVE not in features:
+            raise ValueError(
+                f"The term 'alignment' needs the feature {COLLABORATIVE!r} in training batches, "
+                f"got {sorted(features)}; sid_tfx.datasets.collaborative makes it from pairs."
+            )
+        return self.alignment(outputs["quantized"], features[COLLABORATIVE], ad_row)
+
+    def _diversity(self, features: Any, outputs: Any, ad_row: Any) -> Any:
+        return self.diversity(outputs["codebooks"], outputs["codes"])

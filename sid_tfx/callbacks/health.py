@@ -1,0 +1,80 @@
+"""Callbacks that report on semantic IDs while a tokenizer trains, and act on a collapse."""
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+
+from sid_tfx.callbacks.order import LogWriter
+from sid_tfx.metrics.sid_quality import sid_quality
+
+
+class CollapseGuard(keras.callbacks.Callback):
+    """Warns or stops when few of a batch's ads have a semantic ID of their own.
+
+    Args:
+        distinct_sids: Least share of distinct SIDs among a batch's ads, averaged over an epoch.
+        after: Epochs before the first look.
+        stop: Whether training stops; else a warning is given.
+
+    Raises:
+        ValueError: `distinct_sids` is not in (0, 1].
+    """
+
+    def __init__(self, distinct_sids: float = 0.5, after: int = 1, stop: bool = False) -> None:
+        super().__init__()
+        if not 0.0 < distinct_sids <= 1.0:
+            raise ValueError(f"distinct_sids must be in (0, 1], got {distinct_sids}.")
+        self.distinct_sids = distinct_sids
+        self.after = after
+        self.stop = stop
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the epoch's share of distinct SIDs."""
+        share = (logs or {}).get("distinct_sids")
+        if share is None or epoch < self.after or share >= self.distinct_sids:
+            return
+        warnings.warn(
+            f"Codebook collapse: after epoch {epoch + 1} only {share:.1%} of a batch's ads have a "
+            f"semantic ID of their own, the limit is {self.distinct_sids:.1%}. Check that dead "
+            "codes are revived, lower the learning rate or raise loss_weights['repulsion_full'].",
+            stacklevel=2,
+        )
+        if self.stop:
+            self.model.stop_training = True
+
+
+class SidHealth(LogWriter):
+    """Adds the quality of all ads' semantic IDs to the epoch's logs.
+
+    They show in the progress bar, and in TensorBoard and what else reads logs where that comes
+    later among the callbacks (`writers_first`).
+
+    Args:
+        features: Feature name -> array `[N, ...]`, the ads to look at.
+        every: Epochs between two looks.
+        batch_size: Ads encoded at a time.
+
+    Raises:
+        ValueError: `every` is below 1.
+    """
+
+    def __init__(
+        self, features: dict[str, np.ndarray], every: int = 1, batch_size: int = 1024
+    ) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}.")
+        self.features = features
+        self.every = every
+        self.batch_size = batch_size
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes `collision_share`, `largest_group` and `entropy_nats` into the logs."""
+        if logs is None or (epoch + 1) % self.every:
+            return
+        codes = self.model.encode(self.features, self.batch_size)["codes"]
+        quality = sid_quality(codes, self.model.codebook_size)
+        for name in ("collision_share", "largest_group", "entropy_nats"):
+            logs[name] = quality[name]

@@ -1,0 +1,18 @@
+"""The order of callbacks: what writes into an epoch's logs comes before what reads them."""
+
+from collections.abc import Iterable
+
+import keras
+
+
+class LogWriter(keras.callbacks.Callback):
+    """Base of callbacks that add figures to an epoch's logs."""
+
+
+def writers_first(callbacks: Iterable[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks with every `LogWriter` in front, the order left as it is otherwise.
+
+    Keras hands an epoch's logs from one callback to the next, so TensorBoard, early stopping or a
+    CSV logger misses what a later callback writes. The progress bar is always the last.
+    """
+    return sorted(callbacks, key=lambda callback: not isinstance(callback, LogWriter))

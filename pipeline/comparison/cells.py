@@ -11,7 +11,6 @@ from typing import Any
 
 from pipeline.comparison.budget import Budget
 from pipeline.config import ConfigError
-from sid_tfx.losses.joint import LOSS_WEIGHTS
 from sid_tfx.presets import PRESETS, Preset
 
 FORMAT = 1
@@ -21,15 +20,16 @@ ABLATED = ("joint", "quasid")
 """The presets that `--ablate` takes apart."""
 
 REPULSION = "+hamr"
+NO_REPULSION = "-hamr"
 NO_MASK = "-cvpm"
 _REPULSION_TERMS = ("repulsion_full", "repulsion_partial")
 _TERMS = {
-    "-hamr": _REPULSION_TERMS,
-    "-dual_tower": ("dual_tower",),
-    "-multi_granularity": ("level_contrastive",),
-    "-summary": ("summary",),
+    "-dual_tower": "dual_tower",
+    "-multi_granularity": "level_contrastive",
+    "-summary": "summary",
 }
-ABLATIONS = ("-hamr", NO_MASK, "-dual_tower", "-multi_granularity", "-summary")
+ABLATIONS = (NO_REPULSION, NO_MASK, *_TERMS)
+"""What is taken away, in the order of the table's rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,23 +51,21 @@ class Variant:
 
     def overrides(self) -> dict[str, Any]:
         """Arguments of `SidTokenizer.from_preset` that differ from the preset's own."""
-        if self.ablation == REPULSION:
-            return {"repulsion": True}
+        if self.ablation in (REPULSION, NO_REPULSION):
+            return {"repulsion": self.ablation == REPULSION}
         if self.ablation == NO_MASK:
             return {"mask_conflicts": False}
-        if self.ablation:
-            given = PRESETS[self.preset].arguments.get("loss_weights") or {}
-            return {"loss_weights": {**given, **dict.fromkeys(_TERMS[self.ablation], 0.0)}}
-        return {}
+        return {"loss_weights": {_TERMS[self.ablation]: 0.0}} if self.ablation else {}
 
     def applies(self) -> bool:
-        """Whether the preset has what the ablation takes away."""
-        arguments = PRESETS[self.preset].arguments
-        weights = {**LOSS_WEIGHTS, **(arguments.get("loss_weights") or {})}
-        if self.ablation == NO_MASK:
-            masks = arguments.get("mask_conflicts", True)
-            return masks and any(weights[term] for term in _REPULSION_TERMS)
-        return any(weights[term] for term in _TERMS.get(self.ablation, weights))
+        """Whether the preset has what is taken away, or lacks what is added."""
+        weights = PRESETS[self.preset].loss_weights
+        repels = any(weights.get(term) for term in _REPULSION_TERMS)
+        if self.ablation == REPULSION:
+            return not repels
+        if self.ablation in (NO_REPULSION, NO_MASK):
+            return repels
+        return not self.ablation or bool(weights.get(_TERMS[self.ablation]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +103,7 @@ def make_cell(variant: Variant, seed: int, shared: Mapping[str, Any]) -> Cell:
         shared: What `shared_spec` returned.
     """
     preset: Preset = PRESETS[variant.preset]
-    settings = dataclasses.asdict(preset)
+    settings = {**dataclasses.asdict(preset), "collaborative": preset.collaborative}
     settings.pop("description")
     settings["epochs"] = shared["budget"]["tokenizer_epochs"] or preset.epochs
     spec = {
@@ -154,11 +152,17 @@ def choose_variants(
         with_repulsion: Presets to show plain and with HaMR plugged in.
 
     Raises:
-        ConfigError: A preset that isn't known, or nothing to take apart.
+        ConfigError: A preset that isn't known, nothing to take apart, or HaMR where it can't be
+            plugged in.
     """
     for name in [*presets, *with_repulsion]:
         if name not in PRESETS:
             raise ConfigError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
+    for name in with_repulsion:
+        if not PRESETS[name].trains:
+            raise ConfigError(f"{name} is not trained by gradients, so HaMR can't act on it")
+        if not Variant(name, REPULSION).applies():
+            raise ConfigError(f"{name} has HaMR already; --ablate shows it without")
     chosen = {Variant(name) for name in [*presets, *with_repulsion]}
     chosen |= {Variant(name, REPULSION) for name in with_repulsion}
     if ablate:

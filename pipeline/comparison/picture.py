@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 from matplotlib.transforms import Bbox
@@ -47,10 +48,11 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _label(figure: Any, axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
+def _label(figure: Figure, axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
     """Names the points; each label takes the first place that no label or point has."""
+    canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
+    renderer = canvas.get_renderer()
     taken = [Bbox.from_bounds(*(axes.transData.transform(p[:2]) - 5), 10, 10) for p in points]
     for x, y, label, color in points:
         for offset, side in _PLACES:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 _ROOT = Path(__file__).resolve().parents[2]
+_MODULE = "pipeline.comparison.train"
 _POLL_SECONDS = 0.5
 _LAST_LINES = 8
 
@@ -47,7 +48,8 @@ def run_job(job: Mapping[str, Any], log: Path, memory_limit_mb: float) -> None:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(dict(job)))
         process = psutil.Popen(
-            [sys.executable, "-m", "pipeline.comparison.train", str(path)],
+            [sys.executable, "-m", _MODULE, str(path)],
+            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -15,11 +15,19 @@ from pipeline.comparison.report import Row
 
 
 class Column(NamedTuple):
-    """A column of the readable table: its title, the figure behind it, and how it is printed."""
+    """A column of the readable table.
+
+    Attributes:
+        title: Its headline.
+        figure: The figure behind it.
+        form: How a value is printed.
+        brief: Whether it has a place on the terminal too.
+    """
 
     title: str
     figure: str
     form: Callable[[float], str]
+    brief: bool = False
 
 
 def _share(value: float) -> str:
@@ -33,29 +41,29 @@ def _fixed(digits: int) -> Callable[[float], str]:
 def columns(levels: int) -> list[Column]:
     """The figures that a person reads first; the CSV and JSON files have all of them."""
     return [
-        Column("collisions", "collision_share", _share),
+        Column("collisions", "collision_share", _share, brief=True),
         Column("largest group", "largest_group", _fixed(1)),
-        Column("entropy, nats", "entropy_nats", _fixed(4)),
+        Column("entropy, nats", "entropy_nats", _fixed(4), brief=True),
         *(
             Column(f"V-measure {level}", f"v_measure_{level}", _fixed(3))
             for level in range(1, levels + 1)
         ),
-        Column("R@10", "recall@10", _fixed(4)),
-        Column("N@10", "ndcg@10", _fixed(4)),
-        Column("SID R@10", "sid_recall@10", _fixed(4)),
+        Column("R@10", "recall@10", _fixed(4), brief=True),
+        Column("N@10", "ndcg@10", _fixed(4), brief=True),
+        Column("SID R@10", "sid_recall@10", _fixed(4), brief=True),
         Column("SID N@10", "sid_ndcg@10", _fixed(4)),
         Column("validation N@10", "validation_ndcg@10", _fixed(4)),
-        Column("tokenizer, s", "train_seconds", _fixed(0)),
-        Column("peak, MB", "peak_rss_mb", _fixed(0)),
+        Column("tokenizer, s", "train_seconds", _fixed(0), brief=True),
+        Column("peak, MB", "peak_rss_mb", _fixed(0), brief=True),
     ]
 
 
-def cells_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def cells_of(rows: Sequence[Row], brief: bool = False) -> tuple[list[str], list[list[str]]]:
     """Titles and printed values: mean ± standard deviation over seeds; empty where unmeasured."""
     shown = [
         column
         for column in columns(max((row["levels"] for row in rows), default=0))
-        if any(f"{column.figure}_mean" in row for row in rows)
+        if any(f"{column.figure}_mean" in row for row in rows) and column.brief >= brief
     ]
     printed = []
     for row in rows:
@@ -132,15 +140,14 @@ def print_tables(
 ) -> None:
     """Both tables on the terminal."""
     for name, (titles, lines) in (
-        (title, cells_of(rows)),
+        (title, cells_of(rows, brief=True)),
         ("Paired over users", difference_cells(compared)),
     ):
         if not lines:
             continue
         table = Table(title=name, title_justify="left")
         for place, column in enumerate(titles):
-            # Names stay whole; figures may break at the ±.
-            table.add_column(column, justify="left" if place == 0 else "right", no_wrap=place == 0)
+            table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
         for line in lines:
             table.add_row(*line)
         console.print(table)

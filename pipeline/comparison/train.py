@@ -27,13 +27,10 @@ from sid_tfx.datasets.sequences import SequenceBatches, SequenceSplits, leave_on
 from sid_tfx.datasets.swing import SwingPairs, swing_pairs
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import GenerativeRecommender, Result, evaluate
-from sid_tfx.features import AdSchema, FeatureSizes
+from sid_tfx.features import COLLABORATIVE, COLLABORATIVE_DIM, AdSchema, FeatureSizes
 from sid_tfx.metrics.sid_quality import group_sizes, prefix_purity, sid_quality
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.tokenizer import SidTokenizer
-
-COLLABORATIVE = "collaborative_embedding"
-"""The feature that `collaborative_vectors` become, for presets that ask for it."""
 
 _K = 10
 # Beside the runs' other leavings: the pairs depend on the data alone, not on the cell.
@@ -143,10 +140,13 @@ def tokenize(spec: dict[str, Any], data: Data) -> np.ndarray:
     """Trains the preset's tokenizer; returns the codes of all ads, int32 `[ads, L]`."""
     settings, schema, features = spec["settings"], data.ads.schema, dict(data.features)
     rows = np.stack([data.pairs.trigger, data.pairs.target], axis=1)
+    weights = {**settings["loss_weights"], **spec["overrides"].get("loss_weights", {})}
+    if settings["collaborative"] or weights.get("alignment"):
+        features[COLLABORATIVE] = collaborative_vectors(
+            rows, data.pairs.score, len(data.ads), dim=COLLABORATIVE_DIM, seed=spec["seed"]
+        )
     if settings["collaborative"]:
-        vectors = collaborative_vectors(rows, data.pairs.score, len(data.ads), seed=spec["seed"])
-        features[COLLABORATIVE] = vectors
-        schema = with_collaborative(schema, vectors.shape[1])
+        schema = with_collaborative(schema)
     tokenizer = SidTokenizer.from_preset(
         spec["preset"],
         schema,
@@ -163,10 +163,10 @@ def tokenize(spec: dict[str, Any], data: Data) -> np.ndarray:
     return tokenizer.encode(features)["codes"]
 
 
-def with_collaborative(schema: AdSchema, size: int = 64) -> AdSchema:
-    """Returns the schema with the dense column of collaborative vectors."""
-    fields = schema.to_dict()
-    return AdSchema.from_dict({**fields, "dense": {**fields["dense"], COLLABORATIVE: size}})
+def with_collaborative(schema: AdSchema) -> AdSchema:
+    """Returns the schema with the dense column of collaborative vectors, as a model input."""
+    dense = {**schema.dense, COLLABORATIVE: COLLABORATIVE_DIM}
+    return AdSchema.from_dict({**schema.to_dict(), "dense": dense})
 
 
 def train_recommender(

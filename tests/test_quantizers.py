@@ -153,8 +153,8 @@ def test_config_round_trip():
         ({"codebook_size": 1}, "codebook_size must be at least 2, got 1"),
         ({"dim": 0}, "dim must be at least 1"),
         ({"usage_momentum": 1.0}, "usage_momentum"),
-        ({"assignment": "sinkhorn"}, r"assignment must be one of \['nearest'\]"),
-        ({"gradient": "none"}, r"gradient must be one of \['straight_through'\]"),
+        ({"assignment": "hash"}, r"assignment must be one of \['cosine', 'nearest', 'sinkhorn'\]"),
+        ({"gradient": "none"}, r"gradient must be one of \['gumbel', .*, got 'none'"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

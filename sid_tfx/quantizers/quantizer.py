@@ -76,6 +76,11 @@ class Quantizer(keras.layers.Layer, abc.ABC):
         )
         self.built = True
 
+    @property
+    def input_dim(self) -> int:
+        """Size of the vectors that `call` takes; D, unless a subclass reads something else."""
+        return self.dim
+
     def observe(self, codes: Any) -> None:
         """Adds a training batch's codes int `[B, L]` to the running use of each code.
 

@@ -1,0 +1,22 @@
+"""Slices of a vector."""
+
+import itertools
+
+
+def even_slices(name: str, parts: int, dim: int) -> list[tuple[int, int]]:
+    """Returns first dimension and end of `parts` disjoint slices, sizes differing by at most 1.
+
+    Args:
+        name: The argument that `parts` came from, for the error.
+        parts: Number of slices.
+        dim: D, size of the vector.
+
+    Raises:
+        ValueError: There are not `parts` dimensions.
+    """
+    if not 1 <= parts <= dim:
+        raise ValueError(
+            f"{name} must be in [1, dim={dim}], a slice of its own for each, got {parts}."
+        )
+    ends = [dim * part // parts for part in range(parts + 1)]
+    return list(itertools.pairwise(ends))

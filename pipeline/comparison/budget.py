@@ -71,7 +71,7 @@ class Budget:
         Raises:
             ConfigError: A field or a value that the budget doesn't take.
         """
-        types = {field.name: type(field.default) for field in dataclasses.fields(self)}
+        types = {name: type(value) for name, value in dataclasses.asdict(self).items()}
         changed: dict[str, Any] = {}
         for setting in settings:
             name, _, text = setting.partition("=")

@@ -53,7 +53,8 @@ def _label(figure: Figure, axes: Any, points: Sequence[tuple[float, float, str, 
     canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()
     renderer = canvas.get_renderer()
-    taken = [Bbox.from_bounds(*(axes.transData.transform(p[:2]) - 5), 10, 10) for p in points]
+    places = [axes.transData.transform((x, y)) for x, y, *_ in points]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
     for x, y, label, color in points:
         for offset, side in _PLACES:
             text = axes.annotate(

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 FIGURES = (
     "collision_share", "largest_group", "distinct_sids", "entropy_nats", "entropy_share",
     "v_measure", "prefix_purity", "coverage", "dead_codes", "perplexity", "gini",
-    "recall@10", "ndcg@10", "sid_recall@10", "sid_ndcg@10",
+    "embedding_hit_rate", "recall@10", "ndcg@10", "sid_recall@10", "sid_ndcg@10",
     "validation_recall@10", "validation_ndcg@10",
     "train_seconds", "recommender_seconds", "peak_rss_mb", "tokenizer_peak_rss_mb",
 )  # fmt: skip

@@ -23,17 +23,24 @@ from sid_tfx.datasets.ads import AdTable, load_ads, load_events
 from sid_tfx.datasets.collaborative import collaborative_vectors
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.datasets.preprocessor import AdPreprocessor
-from sid_tfx.datasets.sequences import SequenceBatches, SequenceSplits, leave_one_out
+from sid_tfx.datasets.sequences import (
+    EvaluationSet,
+    SequenceBatches,
+    SequenceSplits,
+    leave_one_out,
+)
 from sid_tfx.datasets.swing import SwingPairs, swing_pairs
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import GenerativeRecommender, Result, evaluate
 from sid_tfx.features import COLLABORATIVE, COLLABORATIVE_DIM, AdSchema, FeatureSizes
+from sid_tfx.metrics.hit_rate import embedding_hit_rate
 from sid_tfx.metrics.sid_quality import group_sizes, prefix_purity, sid_quality
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.tokenizer import SidTokenizer
 
 _K = 10
-# Beside the runs' other leavings: the pairs depend on the data alone, not on the cell.
+_HIT_RATE_TRIGGERS = 4096
+# The pairs depend on the data alone, so one cell mines them for all.
 _cached = Memory(Path("runs") / "comparison_cache", verbose=0).cache
 
 
@@ -90,7 +97,8 @@ def train_cell(spec: dict[str, Any], data: Data) -> tuple[Record, dict[str, np.n
     # Fixes dropout and whatever else has no seed of its own.
     keras.utils.set_random_seed(spec["seed"])
     begin = time.monotonic()
-    codes = tokenize(spec, data)
+    encoded = tokenize(spec, data)
+    codes = encoded["codes"]
     train_seconds = time.monotonic() - begin
     tokenizer_peak = _peak_rss_mb()
 
@@ -118,6 +126,7 @@ def train_cell(spec: dict[str, Any], data: Data) -> tuple[Record, dict[str, np.n
         "ablation": spec["ablation"],
         "seed": spec["seed"],
         **quality_figures(codes, spec["codebook_size"], data),
+        "embedding_hit_rate": hit_rate(encoded["sid_embedding"], data.splits.validation),
         **ranking_figures(test, validation),
         "users": len(test.ranks),
         "train_seconds": round(train_seconds, 2),
@@ -136,8 +145,8 @@ def train_cell(spec: dict[str, Any], data: Data) -> tuple[Record, dict[str, np.n
     }
 
 
-def tokenize(spec: dict[str, Any], data: Data) -> np.ndarray:
-    """Trains the preset's tokenizer; returns the codes of all ads, int32 `[ads, L]`."""
+def tokenize(spec: dict[str, Any], data: Data) -> dict[str, np.ndarray]:
+    """Trains the preset's tokenizer; returns what it makes of all ads."""
     settings, schema, features = spec["settings"], data.ads.schema, dict(data.features)
     rows = np.stack([data.pairs.trigger, data.pairs.target], axis=1)
     weights = {**settings["loss_weights"], **spec["overrides"].get("loss_weights", {})}
@@ -160,7 +169,7 @@ def tokenize(spec: dict[str, Any], data: Data) -> np.ndarray:
         features, rows, data.pairs.score, settings["batch_pairs"], seed=spec["seed"]
     )
     tokenizer.fit(batches, epochs=settings["epochs"], verbose=2)
-    return tokenizer.encode(features)["codes"]
+    return tokenizer.encode(features)
 
 
 def with_collaborative(schema: AdSchema) -> AdSchema:
@@ -203,6 +212,17 @@ def quality_figures(codes: np.ndarray, codebook_size: int, data: Data) -> Record
         "v_measure": quality.get("v_measure", []),
         "prefix_purity": [] if names is None else prefix_purity(codes, names),
     }
+
+
+def hit_rate(sid_embeddings: np.ndarray, validation: EvaluationSet) -> float:
+    """Whether what the codes stand for finds the next ad near the newest one, without training.
+
+    Validation pairs: a tokenizer that was trained on co-engaged pairs has not seen them.
+    """
+    newest = validation.inputs.rows[validation.inputs.offsets[1:] - 1]
+    pairs = np.unique(np.stack([newest, validation.targets], axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    return embedding_hit_rate(sid_embeddings, pairs, k=_K, max_triggers=_HIT_RATE_TRIGGERS)
 
 
 def ranking_figures(test: Result, validation: Result) -> Record:

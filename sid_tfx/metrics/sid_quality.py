@@ -1,4 +1,4 @@
-"""Quality of semantic IDs, without any recommender: collisions, balance, meaning, churn."""
+"""Quality of semantic IDs, without any recommender: collisions, balance, meaning."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -113,26 +113,18 @@ def prefix_purity(codes: np.ndarray, categories: np.ndarray) -> list[float]:
     return purity
 
 
-def churn(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
-    """Returns how much the codes of the same ads changed between two catalogues.
+def category_v_measure(codes: np.ndarray, paths: np.ndarray) -> list[list[float]]:
+    """Returns the V-measure of every level of codes against every depth of the category tree.
 
     Args:
-        before: int `[N, L]`.
-        after: int `[N, L]`, the same ads in the same order.
+        codes: int `[N, L]`.
+        paths: int `[N, depth]`, ids of the prefixes of each ad's category path, 0 where the path is
+            shorter; its last known prefix stands in there.
 
     Returns:
-        `churn`, share of ads with any code changed, and `level_churn`, the share per level.
-
-    Raises:
-        ValueError: The shapes differ.
+        A list of L lists, each with a value per depth, coarse to fine.
     """
-    if before.shape != after.shape:
-        raise ValueError(
-            f"before and after must be of one shape, got {before.shape} and "
-            f"{after.shape}; join both catalogues on the ad id first."
-        )
-    changed = before != after
-    return {
-        "churn": float(changed.any(axis=1).mean()),
-        "level_churn": changed.mean(axis=0).tolist(),
-    }
+    filled = np.array(paths)
+    for depth in range(1, filled.shape[1]):
+        filled[:, depth] = np.where(filled[:, depth] == 0, filled[:, depth - 1], filled[:, depth])
+    return [[float(v_measure_score(depth, level)) for depth in filled.T] for level in codes.T]

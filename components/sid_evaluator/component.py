@@ -1,6 +1,7 @@
 """SidEvaluator: measures a catalogue's semantic IDs against limits.
 
-In: `catalog` (SidCatalog), `examples` (transformed ads, for the category tree).
+In: `catalog` (SidCatalog), `examples` (transformed ads, for the category tree); optionally `pairs`
+(Swing pairs, for the embedding hit rate) and `previous` (an earlier SidCatalog, for churn).
 Out: `blessing` (SidBlessing): `verdict.json` and every measured figure in `quality.json`.
 """
 
@@ -8,7 +9,6 @@ import json
 import os
 from typing import Any
 
-import numpy as np
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
@@ -31,6 +31,8 @@ class SidEvaluatorSpec(component_spec.ComponentSpec):
     INPUTS = {
         "catalog": component_spec.ChannelParameter(type=SidCatalog),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "pairs": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
+        "previous": component_spec.ChannelParameter(type=SidCatalog, optional=True),
     }
     OUTPUTS = {
         "blessing": component_spec.ChannelParameter(type=SidBlessing),
@@ -76,26 +78,23 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Blesses the catalogue, or says what is wrong with it."""
+        from components.sid_evaluator.measure import measure
         from sid_tfx.catalog import SidCatalog as Catalog
-        from sid_tfx.datasets.records import read_features
         from sid_tfx.features import AdSchema
-        from sid_tfx.metrics.sid_quality import sid_quality
 
         self._log_startup(input_dict, output_dict, exec_properties)
         catalog = Catalog.load(artifact_utils.get_single_uri(input_dict["catalog"]))
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-        schema = AdSchema.from_json(exec_properties["schema"])
-
-        categories = None
-        if schema.category_depth:
-            path_only = AdSchema(category_depth=schema.category_depth)
-            split = artifact_utils.get_split_uri([examples], "all")
-            ad_ids, features = read_features(os.path.join(split, "*"), path_only)
-            path = features["category"][np.searchsorted(ad_ids, catalog.ad_ids)]
-            deepest = np.maximum(np.count_nonzero(path, axis=1) - 1, 0)
-            categories = path[np.arange(len(path)), deepest]
-        quality = sid_quality(catalog.codes, catalog.codebook_size, categories)
+        depth = AdSchema.from_json(exec_properties["schema"]).category_depth
+        pairs, previous = input_dict.get("pairs"), input_dict.get("previous")
+        quality = measure(
+            catalog,
+            artifact_utils.get_split_uri([examples], "all"),
+            depth,
+            artifact_utils.get_split_uri(pairs, "train") if pairs else None,
+            Catalog.load(artifact_utils.get_single_uri(previous)) if previous else None,
+        )
         io_utils.write_string_file(
             os.path.join(blessing.uri, "quality.json"), json.dumps(quality, indent=2) + "\n"
         )
@@ -121,6 +120,8 @@ class SidEvaluator(base_component.BaseComponent):
         examples: Transformed ads, for the category tree.
         schema: JSON of the AdSchema.
         limits: `max_collision_share`, `max_largest_group`, `min_entropy_share`, `min_coverage`.
+        pairs: Swing pairs of training events, for the embedding hit rate; None leaves it out.
+        previous: The catalogue to measure churn against; None leaves it out.
     """
 
     SPEC_CLASS = SidEvaluatorSpec
@@ -132,11 +133,15 @@ class SidEvaluator(base_component.BaseComponent):
         examples: types.BaseChannel,
         schema: str,
         limits: dict[str, Any],
+        pairs: types.BaseChannel | None = None,
+        previous: types.BaseChannel | None = None,
     ):
         super().__init__(
             SidEvaluatorSpec(
                 catalog=catalog,
                 examples=examples,
+                pairs=pairs,
+                previous=previous,
                 schema=schema,
                 blessing=types.Channel(type=SidBlessing),
                 **limits,

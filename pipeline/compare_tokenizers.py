@@ -100,6 +100,8 @@ def compare(
     shared = shared_spec(data_fingerprint(ads, events), budget, levels, codebook_size)
     cells = [make_cell(variant, seed, shared) for seed in range(seeds) for variant in variants]
     failed = train_cells(comparison, console, cells, ads, events, memory_limit_gb)
+    if len(failed) == len(cells):
+        return [], failed
     return report_cells(comparison, console, table_of(shared)), failed
 
 

@@ -153,6 +153,14 @@ def test_a_seed_fixes_the_order_and_epochs_differ():
     assert epochs(1)[0] != epochs(1)[1]
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**16))
+def test_the_first_two_batches_differ_in_length(seed):
+    # Keras reads the shape that it holds all batches to from the first two.
+    batches = SequenceBatches(random_sequences(0), max_history=16, positions=64, seed=seed)
+    assert batches[0][0].shape[1] != batches[1][0].shape[1]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -240,6 +240,18 @@ class SequenceBatches(keras.utils.PyDataset):
             size = max(1, self.positions // int(length))
             batches += [(int(length), members[i : i + size]) for i in range(0, len(members), size)]
         self._batches = [batches[i] for i in rng.permutation(len(batches))]
+        if self.epoch == 0:
+            self._vary_first_lengths()
+
+    def _vary_first_lengths(self) -> None:
+        """Makes the first two batches differ in length, where any two do."""
+        # Keras takes the shape of all batches from the first two: equal lengths there would make
+        # it refuse every other length.
+        first = self._batches[0][0]
+        for place, (length, _) in enumerate(self._batches):
+            if length != first:
+                self._batches.insert(1, self._batches.pop(place))
+                return
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -7,7 +7,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_tfx.quantizers import ResidualQuantizer
+from sid_tfx.quantizers import QUANTIZERS, ResidualQuantizer
+from tests.quantizer_fixtures import VECTOR_CASES, VECTORS, fitted_case, model_around
 
 pytestmark = pytest.mark.unit
 
@@ -168,3 +169,109 @@ def test_initialization_refuses_bad_vectors():
         quantizer.initialize(np.zeros((5, 2)))
     with pytest.raises(ValueError, match="NaN"):
         quantizer.initialize(np.full((5, 3), np.nan))
+
+
+@pytest.mark.parametrize(("name", "options"), VECTOR_CASES)
+def test_every_quantizer_keeps_the_contract(name, options):
+    quantizer = fitted_case(name, options)
+    out = quantizer(VECTORS)
+    codes = np.asarray(out.codes)
+    assert codes.shape == (len(VECTORS), quantizer.levels)
+    assert codes.dtype == np.int32
+    assert codes.min() >= 0
+    assert codes.max() < quantizer.codebook_size
+    assert out.inputs.shape == out.vectors.shape
+    np.testing.assert_allclose(quantizer.decode(codes), out.quantized, atol=1e-5)
+    explained = np.square(VECTORS - np.asarray(out.quantized)).sum(-1)
+    np.testing.assert_allclose(
+        np.square(out.residual_norms)[:, -1], explained, rtol=1e-3, atol=1e-4
+    )
+    order = np.random.default_rng(0).permutation(len(VECTORS))
+    np.testing.assert_array_equal(quantizer(VECTORS[order]).codes, codes[order])
+    np.testing.assert_array_equal(quantizer(VECTORS[:1]).codes, codes[:1])
+    np.testing.assert_array_equal(quantizer.ranked_codes(VECTORS[:30], 5)[:, 0], codes[:30])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [case for case in VECTOR_CASES if "random" not in case[1].values()]
+)
+def test_no_level_adds_to_the_mean_residual_of_the_data_it_was_fitted_to(name, options):
+    norms = np.square(fitted_case(name, options)(VECTORS).residual_norms).mean(0)
+    assert (np.diff(norms) < 0).all()
+
+
+@pytest.mark.parametrize(("name", "options"), VECTOR_CASES)
+def test_every_quantizer_survives_a_keras_file(name, options, tmp_path):
+    quantizer = fitted_case(name, options)
+    quantizer(VECTORS, training=True)
+    model = model_around(quantizer, VECTORS.shape[1])
+    model.save(tmp_path / "model.keras")
+    copy = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(copy.layers[-1]) is type(quantizer)
+    assert copy.layers[-1].get_config() == quantizer.get_config()
+    assert len(copy.layers[-1].weights) == len(quantizer.weights)
+    for loaded, saved in zip(copy.layers[-1].weights, quantizer.weights, strict=True):
+        np.testing.assert_array_equal(loaded, saved)
+    for loaded, saved in zip(copy(VECTORS), model(VECTORS), strict=True):
+        np.testing.assert_array_equal(loaded, saved)
+
+
+@pytest.mark.parametrize(("name", "options"), VECTOR_CASES)
+def test_training_is_deterministic_by_seed(name, options):
+    twins = [fitted_case(name, options, seed=3) for _ in range(2)]
+    for _ in range(3):
+        first, second = (twin(VECTORS, training=True) for twin in twins)
+        np.testing.assert_array_equal(first.codes, second.codes)
+    for one, other in zip(twins[0].weights, twins[1].weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("residual", {"initialization": "balanced_kmeans"}),
+        ("residual", {"assignment": "cosine"}),
+        ("product", {}),
+        ("product", {"rotation": True, "factor_dim": 2}),
+        ("grouped", {}),
+        ("residual_product", {}),
+    ],
+)
+def test_ranked_codes_of_every_structure_equal_an_exhaustive_search(name, options):
+    quantizer = QUANTIZERS[name](3, 3, 6, seed=1, **options)
+    quantizer.initialize(VECTORS[:, :6])
+    tuples = np.array(list(itertools.product(range(3), repeat=3)), "int32")
+    decoded = np.asarray(quantizer.decode(tuples))
+    queries = VECTORS[:5, :6]
+    ranked = np.asarray(quantizer.ranked_codes(queries, 27))
+    assigned = np.asarray(quantizer(queries).codes)
+    for row, query, code in zip(ranked, queries, assigned, strict=True):
+        np.testing.assert_array_equal(row[0], code)
+        assert len(np.unique(row, axis=0)) == 27
+        costs = np.square(decoded - query).sum(-1)
+        greedy = np.flatnonzero((tuples == code).all(1))[0]
+        rest = np.delete(
+            np.sort(np.round(costs, 3)), np.searchsorted(np.sort(costs), costs[greedy])
+        )
+        found = np.square(np.asarray(quantizer.decode(row[1:])) - query).sum(-1)
+        np.testing.assert_allclose(found, rest, atol=2e-3)
+
+
+@pytest.mark.parametrize(("name", "options"), VECTOR_CASES)
+def test_revival_keeps_live_codes_and_moves_dead_ones_beside_them(name, options):
+    quantizer = fitted_case(name, options)
+    usage = np.ones(quantizer.usage.shape, "float32")
+    usage[:, 1::2] = 0.0
+    usage[:, 0] = 3.0
+    quantizer.usage.assign(usage)
+    before = np.asarray(quantizer.codebooks).copy()
+    assert quantizer.revive(threshold=0.1, seed=1) == quantizer.levels * 4
+    after = np.asarray(quantizer.codebooks)
+    np.testing.assert_allclose(after[:, ::2], before[:, ::2], atol=1e-5)
+    for level, width in enumerate(quantizer.code_widths):
+        live, moved = before[level, ::2, :width], after[level, 1::2, :width]
+        assert (after[level, :, width:] == 0).all()
+        away = np.abs(moved[:, None] - live).max(-1).min(-1)
+        assert (away <= 0.5 * live.std(axis=0).max() + 1e-3).all()
+        assert (away > 0).all()
+    assert np.asarray(quantizer.usage).min() > 0.1

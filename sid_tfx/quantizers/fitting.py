@@ -8,7 +8,7 @@ from sid_tfx.quantizers.initialization import INITIALIZATIONS, assign, kmeans_ce
 from sid_tfx.quantizers.rotation import optimized_rotation
 
 Slices = list[tuple[int, int]]
-_ROTATION_ROWS = 8192
+_ROTATION_ROWS = 4096
 
 
 class Fit(NamedTuple):

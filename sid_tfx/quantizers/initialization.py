@@ -115,8 +115,9 @@ def balanced_kmeans(
     True
     """
     centers, offsets = kmeans(vectors, clusters, seed, spherical)
-    for _ in range(rounds):
-        offsets, codes = _auction(vectors, centers, offsets, steps=60)
+    for turn in range(rounds):
+        # At first offsets may have to carry vectors from one far crowd to another.
+        offsets, codes = _auction(vectors, centers, offsets, steps=60, far=turn == 0)
         members = np.bincount(codes, minlength=clusters)
         order = np.argsort(codes, kind="stable")
         filled = np.flatnonzero(members)
@@ -129,18 +130,20 @@ def balanced_kmeans(
 
 
 def _auction(
-    vectors: np.ndarray, centers: np.ndarray, offsets: np.ndarray, steps: int
+    vectors: np.ndarray, centers: np.ndarray, offsets: np.ndarray, steps: int, far: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the offsets with the most even clusters met on the way, and those clusters."""
+    """Returns the offsets with the most even clusters met on the way, and those clusters.
+
+    The step starts at the scale of the clusters, or, if `far`, of the gaps between them.
+    """
     even = len(vectors) / len(centers)
     costs = vectors @ (-2 * centers.T)
     costs += np.square(centers).sum(-1)
-    nearest = costs.min(-1) + np.square(vectors).sum(-1)
-    step = 0.3 * max(float(nearest.mean()), 1e-6)
-    least, best_offsets, best_codes = np.inf, offsets, np.zeros(len(vectors), int)
-    # The step shrinks a thousandfold, however many there are.
-    decay = 1e-3 ** (1 / steps)
-    for _ in range(steps):
+    least_costs = costs.min(-1)
+    scale = (costs.mean(-1) - least_costs) if far else least_costs + np.square(vectors).sum(-1)
+    sizes = np.geomspace(0.3, 3e-4, steps) * max(float(scale.mean()), 1e-6)
+    unevenness, best_offsets, best_codes = np.inf, offsets, np.zeros(len(vectors), int)
+    for size in sizes:
         codes = np.concatenate(
             [
                 (costs[start : start + _CHUNK] + offsets).argmin(-1)
@@ -148,11 +151,9 @@ def _auction(
             ]
         )
         excess = np.bincount(codes, minlength=len(centers)) / even - 1
-        unevenness = float(np.square(excess).sum())
-        if unevenness < least:
-            least, best_offsets, best_codes = unevenness, offsets, codes
-        offsets = (offsets + step * np.clip(excess, -0.5, 0.5)).astype("float32")
-        step *= decay
+        if (total := float(np.square(excess).sum())) < unevenness:
+            unevenness, best_offsets, best_codes = total, offsets, codes
+        offsets = (offsets + size * np.clip(excess, -0.5, 0.5)).astype("float32")
     return best_offsets, best_codes
 
 

@@ -8,7 +8,7 @@ LEARNING = ("gradient", "ema")
 
 
 def moving_average(
-    codebooks: Any, counts: Any, codes: Any, inputs: Any, decay: float
+    codebooks: Any, counts: Any, places: Any, inputs: Any, decay: float
 ) -> tuple[Any, Any]:
     """Returns codebooks moved towards the means of what was assigned, and the new counts.
 
@@ -17,7 +17,7 @@ def moving_average(
     Args:
         codebooks: float `[L, K, W]`.
         counts: Running use of each code, float `[L, K]`.
-        codes: Codes of a batch, int32 `[B, L]`.
+        places: Codes of a batch, numbered through over the levels, int32 `[B, L]`.
         inputs: What they were assigned to, float `[B, L, W]`.
         decay: Share that a batch keeps.
 
@@ -28,11 +28,12 @@ def moving_average(
     levels, size, width = codebooks.shape
     # Of a code long out of use nothing but its place is left, and 0 / 0 would lose that.
     kept = decay * ops.maximum(counts, 1e-6)
-    places = ops.reshape(codes + size * ops.arange(levels, dtype="int32"), (-1,))
-    weight = (1 - decay) * size / ops.cast(ops.shape(codes)[0], codebooks.dtype)
+    weight = (1 - decay) * size / ops.cast(ops.shape(places)[0], codebooks.dtype)
     rows = ops.concatenate([inputs, ops.ones_like(inputs[..., :1])], axis=-1)
     totals = ops.segment_sum(
-        ops.reshape(weight * rows, (-1, width + 1)), places, num_segments=levels * size
+        ops.reshape(weight * rows, (-1, width + 1)),
+        ops.reshape(places, (-1,)),
+        num_segments=levels * size,
     )
     totals = ops.reshape(totals, (levels, size, width + 1))
     moved = kept + totals[..., -1]

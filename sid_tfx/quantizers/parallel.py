@@ -95,8 +95,7 @@ class ParallelQuantizer(Quantizer):
 
     def _lookup(self, codes: Any) -> Any:
         """Returns the read-out vectors `[B, L, D]`."""
-        places = codes + self.codebook_size * ops.arange(self.levels, dtype="int32")
-        return ops.take(ops.reshape(self.tables, (-1, self.dim)), places, axis=0)
+        return ops.take(ops.reshape(self.tables, (-1, self.dim)), self.places(codes), axis=0)
 
     def ranked_codes(self, vectors: Any, count: int) -> Any:
         """Returns the most probable code tuples of each vector.

@@ -87,9 +87,20 @@ class Quantizer(keras.layers.Layer, abc.ABC):
         `usage` is the running ratio of a code's count to the count under even use: 1 is even, 0
         is dead.
         """
-        hits = ops.mean(ops.one_hot(codes, self.codebook_size, dtype=self.usage.dtype), axis=0)
         keep = self.usage_momentum
-        self.usage.assign(keep * self.usage + (1 - keep) * self.codebook_size * hits)
+        weight = (1 - keep) * self.codebook_size / ops.cast(ops.shape(codes)[0], self.usage.dtype)
+        places = ops.reshape(self.places(codes), (-1,))
+        # By segments: one-hot codes of a batch are as large as all costs together.
+        hits = ops.segment_sum(
+            weight * ops.ones_like(places, dtype=self.usage.dtype),
+            places,
+            num_segments=self.levels * self.codebook_size,
+        )
+        self.usage.assign(keep * self.usage + ops.reshape(hits, self.usage.shape))
+
+    def places(self, codes: Any) -> Any:
+        """Returns codes int32 `[B, L]` numbered through over the levels, in `[0, L * K)`."""
+        return codes + self.codebook_size * ops.arange(self.levels, dtype="int32")
 
     @abc.abstractmethod
     def call(self, vectors: Any, training: bool | None = None) -> QuantizerOutput:

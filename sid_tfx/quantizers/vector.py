@@ -284,15 +284,19 @@ class VectorQuantizer(Quantizer):
 
     def _lookup(self, space: _Codes, codes: Any) -> Any:
         """Returns code vectors, float `[B, L, W]`, by one gather for all levels."""
-        places = codes + self.codebook_size * ops.arange(self.levels, dtype="int32")
-        return ops.take(ops.reshape(space.books, (-1, space.books.shape[-1])), places, axis=0)
+        books = ops.reshape(space.books, (-1, space.books.shape[-1]))
+        return ops.take(books, self.places(codes), axis=0)
 
     def _learn(self, codes: Any, inputs: Any, costs: list[Any]) -> None:
         """Takes a training batch into the statistics, moving averages and offsets."""
         self.observe(codes)
         if self.ema:
             books, counts = moving_average(
-                ops.convert_to_tensor(self.codebooks), self.counts, codes, inputs, self.ema_decay
+                ops.convert_to_tensor(self.codebooks),
+                self.counts,
+                self.places(codes),
+                inputs,
+                self.ema_decay,
             )
             self.codebooks.assign(books)
             self.counts.assign(counts)

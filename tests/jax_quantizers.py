@@ -1,0 +1,56 @@
+"""Quantizes and takes gradients on the backend that KERAS_BACKEND names; prints the results.
+
+Run by test_quantizers_jax.py in a process of its own: a Keras backend is fixed at import.
+"""
+
+import json
+
+import keras
+from keras import ops
+
+from sid_tfx.losses.reconstruction import CodebookCommitment
+from sid_tfx.quantizers import QUANTIZERS
+from tests.quantizer_fixtures import JAX_CASES, VECTORS
+
+
+class Trained(keras.Model):
+    """A dense layer and a quantizer, trained to rebuild the input."""
+
+    def __init__(self, quantizer):
+        super().__init__()
+        self.quantizer = quantizer
+        self.dense = keras.layers.Dense(VECTORS.shape[1], kernel_initializer="identity")
+        self.commitment = CodebookCommitment()
+
+    def call(self, vectors, training=None):
+        out = self.quantizer(self.dense(vectors), training=training)
+        self.add_loss(self.commitment(out.inputs, out.vectors))
+        return out.quantized
+
+
+def results():
+    """Returns, for each case, codes after fitting and after two steps of SGD, and the losses."""
+    found = []
+    for name, options in JAX_CASES:
+        # Noise differs from backend to backend.
+        options = options | ({"exploration": 0.0} if options.get("gradient") == "gumbel" else {})
+        quantizer = QUANTIZERS[name](3, 8, VECTORS.shape[1], **options)
+        quantizer.initialize(VECTORS)
+        before = ops.convert_to_numpy(quantizer(VECTORS).codes)
+        ranked = ops.convert_to_numpy(quantizer.ranked_codes(VECTORS[:5], 4))
+        model = Trained(quantizer)
+        model.compile(keras.optimizers.SGD(1e-3), loss="mse", jit_compile=False)
+        losses = [float(model.train_on_batch(VECTORS, VECTORS)) for _ in range(2)]
+        found.append(
+            {
+                "case": f"{name} {options}",
+                "codes": before.tolist(),
+                "ranked": ranked.tolist(),
+                "losses": losses,
+            }
+        )
+    return {"backend": keras.backend.backend(), "cases": found}
+
+
+if __name__ == "__main__":
+    print(json.dumps(results()))

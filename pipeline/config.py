@@ -85,6 +85,9 @@ class PairsConfig(_Section):
 
     alpha: Annotated[float, Field(gt=0)] = 1.0
     top_k: PositiveInt = 20
+    single_users: bool = Field(
+        True, description="one user who met both ads makes a pair too; QuaSID's Swing asks for two"
+    )
     max_users_per_ad: PositiveInt = Field(
         400, description="users sampled for a very popular ad; bounds the quadratic step"
     )

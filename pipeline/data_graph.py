@@ -83,6 +83,7 @@ def data_graph(
         test_share=config.data.test_share,
         swing_alpha=config.pairs.alpha,
         swing_top_k=config.pairs.top_k,
+        swing_single_users=config.pairs.single_users,
         max_users_per_ad=config.pairs.max_users_per_ad,
         max_ads_per_user=config.pairs.max_ads_per_user,
         max_rejected_share=config.data.events.max_rejected_share,

@@ -18,6 +18,8 @@ class InteractionBuilderSpec(ComponentSpec):
         "test_share": ExecutionParameter(type=float),
         "swing_alpha": ExecutionParameter(type=float),
         "swing_top_k": ExecutionParameter(type=int),
+        # Execution properties hold numbers and text: 0 or 1.
+        "swing_single_users": ExecutionParameter(type=int),
         "max_users_per_ad": ExecutionParameter(type=int),
         "max_ads_per_user": ExecutionParameter(type=int),
         "max_rejected_share": ExecutionParameter(type=float),
@@ -47,6 +49,7 @@ class InteractionBuilder(base_beam_component.BaseBeamComponent):
         test_share: Share of events in the test window of `global_time`.
         swing_alpha: Smoothing of the Swing score, above 0.
         swing_top_k: Targets kept for a trigger ad.
+        swing_single_users: Whether one user who met both ads makes a pair too.
         max_users_per_ad: Users sampled for a very popular trigger; bounds a quadratic step.
         max_ads_per_user: Newest ads of a user that count for Swing; bounds another.
         max_rejected_share: Rejected events past this share stop the run.
@@ -68,6 +71,7 @@ class InteractionBuilder(base_beam_component.BaseBeamComponent):
         test_share: float = 0.1,
         swing_alpha: float = 1.0,
         swing_top_k: int = 20,
+        swing_single_users: bool = False,
         max_users_per_ad: int = 400,
         max_ads_per_user: int = 500,
         max_rejected_share: float = 0.01,
@@ -99,6 +103,7 @@ class InteractionBuilder(base_beam_component.BaseBeamComponent):
                 test_share=float(test_share),
                 swing_alpha=float(swing_alpha),
                 swing_top_k=swing_top_k,
+                swing_single_users=int(swing_single_users),
                 max_users_per_ad=max_users_per_ad,
                 max_ads_per_user=max_ads_per_user,
                 max_rejected_share=float(max_rejected_share),

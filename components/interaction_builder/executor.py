@@ -198,6 +198,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             exec_properties["swing_top_k"],
             exec_properties["max_users_per_ad"],
             exec_properties["max_ads_per_user"],
+            bool(exec_properties["swing_single_users"]),
         )
         _ = mined | "WritePairs" >> _write(pairs.uri, PAIR_SPLITS[0])
         tally = (

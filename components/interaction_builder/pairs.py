@@ -24,16 +24,23 @@ class SwingPairs(beam.PTransform):
         top_k: Targets kept for a trigger.
         max_users_per_ad: Users taken for a trigger, chosen by a hash of user and ad.
         max_ads_per_user: Newest distinct ads of a user that count.
+        single_users: Whether one user who met both ads is enough.
     """
 
     def __init__(
-        self, alpha: float, top_k: int, max_users_per_ad: int, max_ads_per_user: int
+        self,
+        alpha: float,
+        top_k: int,
+        max_users_per_ad: int,
+        max_ads_per_user: int,
+        single_users: bool,
     ) -> None:
         super().__init__()
         self._alpha = alpha
         self._top_k = top_k
         self._max_users = max_users_per_ad
         self._max_ads = max_ads_per_user
+        self._single_users = single_users
 
     def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
         """Adds the steps to the pipeline."""
@@ -42,7 +49,7 @@ class SwingPairs(beam.PTransform):
             | "ByTrigger" >> beam.FlatMap(memberships, self._max_ads)
             | "Group" >> beam.GroupByKey()
             | "Cap" >> beam.Map(cap_users, self._max_users)
-            | "Score" >> beam.ParDo(_Score(self._alpha, self._top_k))
+            | "Score" >> beam.ParDo(_Score(self._alpha, self._top_k, self._single_users))
         )
 
 
@@ -76,9 +83,10 @@ def _hash(user_id: bytes, ad_id: bytes) -> bytes:
 class _Score(beam.DoFn):
     """Gathers groups so that the array code sees thousands of rows at once."""
 
-    def __init__(self, alpha: float, top_k: int) -> None:
+    def __init__(self, alpha: float, top_k: int, single_users: bool) -> None:
         self._alpha = alpha
         self._top_k = top_k
+        self._single_users = single_users
 
     def start_bundle(self) -> None:
         self._groups: list[tuple[bytes, list[_Member]]] = []
@@ -97,11 +105,11 @@ class _Score(beam.DoFn):
 
     def _flush(self) -> list[bytes]:
         groups, self._groups, self._rows = self._groups, [], 0
-        return score_groups(groups, self._alpha, self._top_k)
+        return score_groups(groups, self._alpha, self._top_k, self._single_users)
 
 
 def score_groups(
-    groups: list[tuple[bytes, list[_Member]]], alpha: float, top_k: int
+    groups: list[tuple[bytes, list[_Member]]], alpha: float, top_k: int, single_users: bool
 ) -> list[bytes]:
     """Scores whole trigger groups and serializes their pairs."""
     members = [(trigger, ads) for trigger, rows in groups for _, ads in rows]
@@ -114,7 +122,9 @@ def score_groups(
     lengths = np.fromiter((len(ads) for _, ads in members), np.int64, len(members))
     items = np.fromiter((index[ad] for _, ads in members for ad in ads), np.int64, lengths.sum())
     indptr = np.concatenate([[0], np.cumsum(lengths)])
-    pairs = swing_of_histories(trigger, indptr, items, alpha=alpha, top_k=top_k)
+    pairs = swing_of_histories(
+        trigger, indptr, items, alpha=alpha, top_k=top_k, single_users=single_users
+    )
     ids = pa.array(names, pa.large_binary())
     return encode_examples(
         {

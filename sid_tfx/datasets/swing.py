@@ -35,6 +35,7 @@ def swing_pairs(
     alpha: float = 1.0,
     top_k: int = 20,
     max_users_per_item: int = 400,
+    single_users: bool = False,
 ) -> SwingPairs:
     """Mines the targets of every trigger item from an interaction log.
 
@@ -47,6 +48,9 @@ def swing_pairs(
         item_rows: Item of each event, integers of at least 0, shape `[events]`.
         alpha: Smoothing, above 0.
         top_k: Targets kept for a trigger.
+        single_users: Whether one user who met both items is enough: adds the terms u = v,
+            `w_u^2 / (alpha + |I_u|)`, which rank below two users who share little else. In a sparse
+            log many items have no other pair. The published score leaves them out.
         max_users_per_item: Users taken for a trigger; of a more popular item's users a sample,
             fixed by a hash of user and item, which bounds the quadratic step.
 
@@ -91,7 +95,12 @@ def swing_pairs(
     lengths = sizes[rows]
     history = item[np.repeat(indptr[rows], lengths) + _ranges(lengths)]
     return swing_of_histories(
-        item[members], np.concatenate([[0], np.cumsum(lengths)]), history, alpha=alpha, top_k=top_k
+        item[members],
+        np.concatenate([[0], np.cumsum(lengths)]),
+        history,
+        alpha=alpha,
+        top_k=top_k,
+        single_users=single_users,
     )
 
 
@@ -102,6 +111,7 @@ def swing_of_histories(
     *,
     alpha: float = 1.0,
     top_k: int = 20,
+    single_users: bool = False,
 ) -> SwingPairs:
     """Scores triggers whose users' histories are at hand: the step a cluster runs in parallel.
 
@@ -112,6 +122,7 @@ def swing_of_histories(
         items: Distinct items of each row's user, the trigger among them, integers of at least 0.
         alpha: Smoothing, above 0.
         top_k: Targets kept for a trigger; ties go to the smaller item.
+        single_users: Whether one user who met both items is enough, see `swing_pairs`.
 
     Returns:
         The pairs of these triggers.
@@ -142,6 +153,8 @@ def swing_of_histories(
         _scores_of_rows(matrix, weight, own_column, later, first, last, alpha)
         for first, last in _blocks(later * lengths)
     ]
+    if single_users:
+        parts.append(_scores_of_single_users(matrix, weight, own_column, alpha))
     rows, targets, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
     key = group[rows] * len(names) + targets
     unique, position = np.unique(key, return_inverse=True)
@@ -175,6 +188,17 @@ def _scores_of_rows(
     row = np.repeat(left, count)
     other = shared.indices != own_column[row]
     return row[other], shared.indices[other].astype(np.int64), score[other]
+
+
+def _scores_of_single_users(
+    matrix: sparse.csr_matrix, weight: np.ndarray, own_column: np.ndarray, alpha: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and weight of what each row's user met, the trigger itself left out."""
+    lengths = np.diff(matrix.indptr)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    other = matrix.indices != own_column[row]
+    score = (weight**2 / (alpha + lengths))[row]
+    return row[other], matrix.indices[other].astype(np.int64), score[other]
 
 
 def _blocks(entries: np.ndarray) -> list[tuple[int, int]]:

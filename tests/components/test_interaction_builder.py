@@ -34,13 +34,16 @@ from tests.components.ingest import (
 pytestmark = pytest.mark.unit
 
 
-def oracle(users, items, alpha, top_k):
+def oracle(users, items, alpha, top_k, single_users=False):
     """Swing by its definition: every pair of users, every pair of their shared items."""
     history = collections.defaultdict(set)
     for user, item in zip(users, items, strict=True):
         history[user].add(item)
     scores: dict = collections.defaultdict(float)
-    for u, v in itertools.combinations(sorted(history), 2):
+    users_and_users = itertools.combinations(sorted(history), 2)
+    if single_users:
+        users_and_users = itertools.combinations_with_replacement(sorted(history), 2)
+    for u, v in users_and_users:
         shared = history[u] & history[v]
         weight = 1 / np.sqrt(len(history[u]) * len(history[v])) / (alpha + len(shared))
         for pair in itertools.permutations(shared, 2):
@@ -63,11 +66,13 @@ LOG = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 9)), max_size=60)
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
-@hypothesis.given(LOG, st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([1, 3, 20]))
-def test_swing_equals_its_definition(log, alpha, top_k):
+@hypothesis.given(
+    LOG, st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([1, 3, 20]), st.booleans()
+)
+def test_swing_equals_its_definition(log, alpha, top_k, single_users):
     users, items = np.array(log, np.int64).reshape(-1, 2).T
-    found = as_dict(swing_pairs(users, items, alpha=alpha, top_k=top_k))
-    expected = oracle(users, items, alpha, top_k=100)
+    found = as_dict(swing_pairs(users, items, alpha=alpha, top_k=top_k, single_users=single_users))
+    expected = oracle(users, items, alpha, 100, single_users)
     assert found.keys() == expected.keys()
     for trigger, targets in found.items():
         scores = dict(expected[trigger])
@@ -145,8 +150,8 @@ def test_scores_of_a_group_do_not_depend_on_what_shares_the_batch():
     for user, ads in sorted(histories.items()):
         for ad_id in ads:
             groups[ad_id].append((user, ads))
-    together = decoded(score_groups(sorted(groups.items()), 1.0, 4))
-    alone = decoded(e for group in groups.items() for e in score_groups([group], 1.0, 4))
+    together = decoded(score_groups(sorted(groups.items()), 1.0, 4, False))
+    alone = decoded(e for group in groups.items() for e in score_groups([group], 1.0, 4, False))
     assert together == alone
     users, items = zip(*((u, a) for u, ads in histories.items() for a in ads), strict=True)
     names = np.unique(items)

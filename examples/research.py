@@ -34,6 +34,7 @@ from sid_tfx.evaluation import (
     paired_bootstrap,
 )
 from sid_tfx.metrics.sid_quality import prefix_purity, sid_quality
+from sid_tfx.presets import PRESETS
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.tokenizer import SidTokenizer
 
@@ -95,14 +96,15 @@ def train_tokenizer(
     pairs = swing_pairs(users, train.rows)
     print(f"{len(pairs.trigger):,} co-engaged pairs")
 
-    tokenizer = SidTokenizer(
+    tokenizer = SidTokenizer.from_preset(
+        settings.preset,
         ads.schema,
         preprocessor.sizes,
         levels=3,
         # Fewer codes than ads by far: a code has to stand for something that ads share.
         codebook_size=settings.codebook_size,
-        dim=64,
-        layers=1,
+        # The sample is small; a preset that reads given vectors has no such tower.
+        encoder={"dim": 64, "layers": 1} if settings.preset in ("joint", "unisid") else {},
         seed=settings.seed,
     )
     batches = PairBatches(
@@ -195,6 +197,7 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Semantic IDs and recommendations without TFX.")
     parser.add_argument("--ads", help="Parquet, CSV or JSON Lines; the sample by default")
     parser.add_argument("--events", help="Parquet, CSV or JSON Lines")
+    parser.add_argument("--preset", default="joint", choices=sorted(PRESETS))
     parser.add_argument("--codebook-size", type=int, default=128, help="codes per level")
     parser.add_argument("--tokenizer-epochs", type=int, default=15)
     parser.add_argument("--recommender-epochs", type=int, default=10)

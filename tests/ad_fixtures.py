@@ -1,10 +1,12 @@
 """A small synthetic catalogue whose ads have something to tell apart."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from sid_tfx.features import AdSchema, FeatureSizes, empty_features
+from sid_tfx.tokenizer import SidTokenizer
 
 SCHEMA = AdSchema(
     text={"title": 6},
@@ -15,8 +17,15 @@ SCHEMA = AdSchema(
     summary_tokens=4,
 )
 SIZES = FeatureSizes(text=60, categorical={"advertiser": 12}, category=14)
-SMALL: dict[str, Any] = {"levels": 3, "codebook_size": 16, "embedding_dim": 16, "code_dim": 8}
-SMALL_ENCODER: dict[str, Any] = {"dim": 16, "heads": 2, "word_dim": 8}
+SMALL_TOWER: dict[str, Any] = {"dim": 16, "heads": 2, "word_dim": 8}
+SMALL_ENCODER: dict[str, Any] = {**SMALL_TOWER, "embedding_dim": 16, "code_dim": 8}
+
+
+def small_tokenizer(encoder: Mapping[str, Any] | None = None, **arguments: Any) -> SidTokenizer:
+    """Returns an untrained `joint` tokenizer that trains in seconds."""
+    encoder = {**SMALL_ENCODER, **(encoder or {})}
+    arguments = {"schema": SCHEMA, "sizes": SIZES, "codebook_size": 16, **arguments}
+    return SidTokenizer.from_preset("joint", encoder=encoder, **arguments)
 
 
 def catalogue(rows: int, seed: int = 0) -> dict[str, np.ndarray]:

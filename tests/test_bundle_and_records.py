@@ -11,7 +11,7 @@ from sid_tfx.datasets.records import read_features, read_pairs, read_sequences
 from sid_tfx.features import AdSchema
 from sid_tfx.fingerprint import fingerprint
 from sid_tfx.tokenizer import SidTokenizer
-from tests.ad_fixtures import SCHEMA, SIZES, SMALL, SMALL_ENCODER, catalogue
+from tests.ad_fixtures import SCHEMA, catalogue, small_tokenizer
 
 pytestmark = pytest.mark.unit
 
@@ -38,7 +38,7 @@ def _write(folder, shards):
 
 
 def test_bundle_round_trip_keeps_codes_and_fingerprint(tmp_path):
-    model = SidTokenizer(SCHEMA, SIZES, **SMALL, **SMALL_ENCODER, seed=3)
+    model = small_tokenizer(seed=3)
     written = save_bundle(model, str(tmp_path / "model"), {"summary": "x"})
     loaded, metadata = load_bundle(str(tmp_path / "model"))
     assert metadata == written
@@ -48,7 +48,7 @@ def test_bundle_round_trip_keeps_codes_and_fingerprint(tmp_path):
 
 
 def test_bundle_of_two_training_runs_is_refused(tmp_path):
-    model = SidTokenizer(SCHEMA, SIZES, **SMALL, **SMALL_ENCODER)
+    model = small_tokenizer()
     save_bundle(model, str(tmp_path), {})
     metadata = json.loads((tmp_path / "metadata.json").read_text())
     (tmp_path / "metadata.json").write_text(json.dumps({**metadata, "fingerprint": "0" * 16}))

@@ -4,13 +4,13 @@ import pytest
 
 from sid_tfx.encoders.ad_encoder import AdEncoder
 from sid_tfx.features import AdSchema, FeatureSizes, empty_features
-from tests.ad_fixtures import SCHEMA, SIZES, SMALL_ENCODER, catalogue
+from tests.ad_fixtures import SCHEMA, SIZES, SMALL_TOWER, catalogue
 
 pytestmark = pytest.mark.unit
 
 
 def encoder(**arguments):
-    return AdEncoder(SCHEMA, SIZES, **{"levels": 3, "seed": 3, **SMALL_ENCODER, **arguments})
+    return AdEncoder(SCHEMA, SIZES, **{"levels": 3, "seed": 3, **SMALL_TOWER, **arguments})
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_missing_field_is_not_seen(ads):
 
 def test_padding_of_a_title_does_not_matter():
     schema, sizes = AdSchema(text={"title": 6}), FeatureSizes(text=20)
-    layer = AdEncoder(schema, sizes, levels=2, **SMALL_ENCODER)
+    layer = AdEncoder(schema, sizes, levels=2, **SMALL_TOWER)
     tokens = np.array([[3, 4, 0, 0, 0, 0]])
     before = layer({"title_tokens": tokens}).sid_states
     layer.words.embedding.embeddings.assign(

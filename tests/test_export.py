@@ -97,8 +97,13 @@ def parts(tmp_path_factory) -> Parts:
     folder = tmp_path_factory.mktemp("export")
     catalog = _catalog()
     sizes = FeatureSizes(text=30, categorical={"advertiser": 30})
-    tokenizer = SidTokenizer(
-        SCHEMA, sizes, levels=LEVELS, codebook_size=CODES, embedding_dim=DIM, code_dim=8, dim=16
+    tokenizer = SidTokenizer.from_preset(
+        "joint",
+        SCHEMA,
+        sizes,
+        levels=LEVELS,
+        codebook_size=CODES,
+        encoder={"embedding_dim": DIM, "code_dim": 8, "dim": 16},
     )
     popularity = np.random.default_rng(1).permutation(ADS) * 3
     return Parts(_recommender(catalog), tokenizer, RawAds(folder), catalog, popularity, folder)

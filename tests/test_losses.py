@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_tfx import losses
-from sid_tfx.losses.joint import LOSS_WEIGHTS, complete_loss_weights
 from sid_tfx.losses.repulsion import _candidates
 
 pytestmark = pytest.mark.unit
@@ -286,14 +285,8 @@ def test_config_round_trip(layer):
         (lambda: losses.HammingMarginRepulsion(radius=-1), "radius .* -1"),
         (lambda: summary(heads=3), "heads must divide dim"),
         (lambda: summary(rows=0), "rows must be at least 1"),
-        (lambda: complete_loss_weights({"hamr": 1.0}), "hamr.*repulsion_full"),
-        (lambda: complete_loss_weights({"summary": -1.0}), "summary.* -1.0"),
     ],
 )
 def test_wrong_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_given_weights_replace_the_papers():
-    assert complete_loss_weights({"summary": 0.5}) == {**LOSS_WEIGHTS, "summary": 0.5}

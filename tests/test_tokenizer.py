@@ -10,18 +10,14 @@ from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.fingerprint import fingerprint
 from sid_tfx.metrics.sid_quality import sid_quality
 from sid_tfx.tokenizer import SidTokenizer
-from tests.ad_fixtures import SCHEMA, SIZES, SMALL, SMALL_ENCODER, catalogue, pairs
+from tests.ad_fixtures import catalogue, pairs, small_tokenizer
 
 pytestmark = pytest.mark.unit
 
 
-def tokenizer(**arguments):
-    return SidTokenizer(SCHEMA, SIZES, **{**SMALL, **SMALL_ENCODER, **arguments})
-
-
 def eager(**arguments):
     """A tokenizer whose few steps are not worth tracing a graph for."""
-    model = tokenizer(**arguments)
+    model = small_tokenizer(**arguments)
     model.compile(run_eagerly=True)
     return model
 
@@ -37,7 +33,7 @@ def ads():
 
 @pytest.fixture(scope="module")
 def trained(ads):
-    model = tokenizer()
+    model = small_tokenizer()
     history = model.fit(batches(ads), epochs=20, verbose=0)
     return model, history.history
 
@@ -135,7 +131,9 @@ def test_keras_file_round_trip_keeps_answers_and_training_goes_on(ads, trained, 
 
 
 def test_config_round_trip_is_json():
-    model = tokenizer(loss_weights={"summary": 0.5}, radius=2, level_decay=0.5)
+    model = small_tokenizer(
+        loss_weights={"summary": 0.5}, radius=2, encoder={"level_decay": 0.5}
+    )
     config = json.loads(json.dumps(model.get_config()))
     copy = SidTokenizer.from_config(config)
     assert copy.get_config() == model.get_config()
@@ -150,9 +148,7 @@ def test_terms_follow_weights_and_schema(ads):
     assert model.objective.terms == expected
     history = model.fit(batches(ads), epochs=1, verbose=0).history
     assert "repulsion" not in history
-    bare = SidTokenizer(
-        AdSchema(text={"title": 6}), FeatureSizes(text=60), **SMALL, **SMALL_ENCODER
-    )
+    bare = small_tokenizer(schema=AdSchema(text={"title": 6}), sizes=FeatureSizes(text=60))
     assert "level_contrastive" not in bare.objective.terms
     assert "summary" not in bare.objective.terms
     features = {"title_tokens": ads["title_tokens"]}
@@ -195,7 +191,7 @@ def test_sid_health_logs_the_catalogues_collisions(ads):
 
 
 def test_collapse_guard_warns_and_stops(ads):
-    model = tokenizer()
+    model = small_tokenizer()
     model.quantizer.initialized.assign(1.0)
     model.quantizer.codebooks.assign(np.ones(model.quantizer.codebooks.shape, "float32"))
     model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
@@ -209,8 +205,8 @@ def test_collapse_guard_warns_and_stops(ads):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"code_dim": 0}, "code_dim must be at least 1, got 0"),
-        ({"level_decay": 0.0}, "level_decay .* 0.0"),
+        ({"encoder": {"code_dim": 0}}, "code_dim must be at least 1, got 0"),
+        ({"encoder": {"level_decay": 0.0}}, "level_decay .* 0.0"),
         ({"levels": 0}, "levels"),
         ({"loss_weights": {"hamr": 1}}, "hamr"),
         ({"temperature": 0.0}, "temperature"),
@@ -219,7 +215,7 @@ def test_collapse_guard_warns_and_stops(ads):
 )
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        SidTokenizer(**{"schema": SCHEMA, "sizes": SIZES, **SMALL, **SMALL_ENCODER, **arguments})
+        small_tokenizer(**arguments)
 
 
 def test_fingerprint_sees_any_change(trained):

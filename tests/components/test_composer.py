@@ -53,10 +53,13 @@ class Generation:
         self.ads: AdTable = load_ads(make_market(ads=ADS, users=30).ads)
         preprocessor = AdPreprocessor(self.ads.schema, VOCABULARIES).adapt(self.ads)
         features = preprocessor.transform(self.ads)
-        self.tokenizer = SidTokenizer(
-            self.ads.schema, preprocessor.sizes, codebook_size=8, embedding_dim=16, code_dim=8,
-            dim=16,
-        )  # fmt: skip
+        self.tokenizer = SidTokenizer.from_preset(
+            "joint",
+            self.ads.schema,
+            preprocessor.sizes,
+            codebook_size=8,
+            encoder={"embedding_dim": 16, "code_dim": 8, "dim": 16},
+        )
         encoded = self.tokenizer.encode(features)
         self.encoded = encoded
         tokenizer = save_bundle(self.tokenizer, self.uri("tokenizer", "Format-Serving"), {})

@@ -12,7 +12,7 @@ from components.sid_assigner.executor import Executor
 from sid_tfx.bundle import save_bundle
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.tokenizer import SidTokenizer
-from tests.ad_fixtures import SCHEMA, SIZES, SMALL, SMALL_ENCODER, catalogue
+from tests.ad_fixtures import catalogue, small_tokenizer
 
 pytestmark = pytest.mark.unit
 ADS = 700
@@ -43,7 +43,7 @@ def _write_examples(folder, features, order):
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    model = SidTokenizer(SCHEMA, SIZES, **SMALL, **SMALL_ENCODER)
+    model = small_tokenizer()
     model.initialize(catalogue(ADS))
     artifact = standard_artifacts.Model()
     artifact.uri = str(tmp_path_factory.mktemp("tokenizer"))

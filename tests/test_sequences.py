@@ -154,11 +154,17 @@ def test_a_seed_fixes_the_order_and_epochs_differ():
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 2**16))
-def test_the_first_two_batches_differ_in_length(seed):
+@given(st.lists(st.integers(2, 16), min_size=1, max_size=12), st.integers(0, 2**16))
+def test_the_first_two_batches_vary_as_all_do(lengths, seed):
     # Keras reads the shape that it holds all batches to from the first two.
-    batches = SequenceBatches(random_sequences(0), max_history=16, positions=64, seed=seed)
-    assert batches[0][0].shape[1] != batches[1][0].shape[1]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    sequences = Sequences(offsets, np.arange(offsets[-1], dtype=np.int32), np.zeros(offsets[-1]))
+    batches = SequenceBatches(sequences, max_history=16, positions=32, seed=seed)
+    shapes = np.array([batches[i][0].shape for i in range(len(batches))])
+    varies = (shapes != shapes[0]).any(axis=0)
+    assert ((shapes[:2] != shapes[0]).any(axis=0) == varies).all()
+    held = np.concatenate([batches[i][0].ravel() for i in range(len(batches))])
+    assert sorted(held[held > 0]) == list(range(1, offsets[-1] + 1))
 
 
 @pytest.mark.parametrize(

@@ -241,17 +241,21 @@ class SequenceBatches(keras.utils.PyDataset):
             batches += [(int(length), members[i : i + size]) for i in range(0, len(members), size)]
         self._batches = [batches[i] for i in rng.permutation(len(batches))]
         if self.epoch == 0:
-            self._vary_first_lengths()
+            self._vary_first_shapes()
 
-    def _vary_first_lengths(self) -> None:
-        """Makes the first two batches differ in length, where any two do."""
-        # Keras takes the shape of all batches from the first two: equal lengths there would make
-        # it refuse every other length.
-        first = self._batches[0][0]
-        for place, (length, _) in enumerate(self._batches):
-            if length != first:
-                self._batches.insert(1, self._batches.pop(place))
-                return
+    def _vary_first_shapes(self) -> None:
+        """Makes the first two batches differ in rows and in columns, where batches do."""
+        # Keras takes the shape of all batches from the first two: a size that these share is one
+        # that it holds all others to.
+        shapes = np.array([(length, len(members)) for length, members in self._batches])
+        columns, rows = (shapes != shapes[0]).T
+        both = np.flatnonzero(columns & rows)[:1].tolist()
+        # Without a batch that differs from the first in both, those that differ in one do so
+        # from each other.
+        other = np.flatnonzero(columns)[:1].tolist() + np.flatnonzero(rows)[:1].tolist()
+        lead = [0, *both] if both else other
+        rest = [place for place in range(len(shapes)) if place not in lead]
+        self._batches = [self._batches[place] for place in [*lead, *rest]]
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.embedding import DenseGradientEmbedding
+
 
 class SeededLayers:
     """Makes layers whose initial weights depend on one seed and on nothing global.
@@ -26,10 +28,10 @@ class SeededLayers:
         initializer = keras.initializers.GlorotUniform(seed=self.seed())
         return keras.layers.Dense(units, kernel_initializer=initializer, **kwargs)
 
-    def embedding(self, rows: int, units: int, **kwargs: Any) -> keras.layers.Embedding:
+    def embedding(self, rows: int, units: int, **kwargs: Any) -> DenseGradientEmbedding:
         """Returns an embedding table, normal with deviation 0.05."""
         initializer = keras.initializers.RandomNormal(stddev=0.05, seed=self.seed())
-        return keras.layers.Embedding(rows, units, embeddings_initializer=initializer, **kwargs)
+        return DenseGradientEmbedding(rows, units, embeddings_initializer=initializer, **kwargs)
 
     def dropout(self, rate: float) -> keras.layers.Dropout:
         """Returns a dropout layer."""

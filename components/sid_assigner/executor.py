@@ -20,8 +20,7 @@ from components.refusal import Refused
 if TYPE_CHECKING:
     from sid_tfx.catalog import SidCatalog
 
-# Every batch is padded to this many rows: a matrix product may round differently at another
-# batch size, and a rounding can flip a nearest code. One shape keeps an ad's code its own.
+# Beam's batches; each is encoded at one padded size, which `BatchEncoder` explains.
 BATCH_ROWS = 512
 
 
@@ -42,43 +41,24 @@ class EncodeAds(beam.DoFn):
         """Loads the tokenizer once per worker."""
         # Imported in the worker: the driver program needs neither Keras nor TensorFlow for this.
         from sid_tfx.bundle import load_bundle
+        from sid_tfx.encoding import BatchEncoder
 
         self._tokenizer, _ = load_bundle(self._model_dir)
+        self._encoder = BatchEncoder(self._tokenizer, BATCH_ROWS, alternatives=self._alternatives)
 
     def process(self, records: list[bytes]) -> Iterator[pa.Table]:
         """Encodes one batch."""
         import tensorflow as tf
+
+        from sid_tfx.encoding import encoded_table
 
         spec: dict[str, tf.io.FixedLenFeature] = {"ad_id": tf.io.FixedLenFeature([], tf.string)}
         for name, (dtype, shape) in self._tokenizer.schema.input_features().items():
             spec[name] = tf.io.FixedLenFeature(shape, dtype)
         features = tf.io.parse_example(tf.constant(records), spec)
         ad_ids = features.pop("ad_id").numpy()
-        padded = {
-            name: np.concatenate(
-                [values.numpy(), np.repeat(values.numpy()[:1], BATCH_ROWS - len(records), axis=0)]
-            )
-            for name, values in features.items()
-        }
-        encoded = self._tokenizer.encode(padded, batch_size=BATCH_ROWS)
-        ranked = np.asarray(
-            self._tokenizer.quantizer.ranked_codes(encoded["z"], self._alternatives)
-        )
-        rows = len(records)
-        yield pa.table(
-            {
-                "ad_id": pa.array([ad_id.decode() for ad_id in ad_ids]),
-                "codes": _lists(encoded["codes"][:rows], pa.int32()),
-                "embedding": _lists(encoded["embedding"][:rows], pa.float32()),
-                "alternatives": _lists(ranked[:rows].reshape(rows, -1), pa.int32()),
-            }
-        )
-
-
-def _lists(values: np.ndarray, dtype: pa.DataType) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(values).reshape(-1), dtype), values.shape[1]
-    )
+        encoded = self._encoder({name: values.numpy() for name, values in features.items()})
+        yield encoded_table([ad_id.decode() for ad_id in ad_ids], encoded)
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):

@@ -1,0 +1,233 @@
+"""Encoding catalogues of any size: batch by batch, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from keras import ops
+
+from sid_tfx.tokenizer import SidTokenizer
+
+BATCH_ROWS = 512
+"""Rows of a batch where nothing else is asked for."""
+
+
+class BatchEncoder:
+    """Encodes batches of ads, each padded to one number of rows.
+
+    A matrix product may round differently at another batch size, and a rounding can flip a nearest
+    code. With one shape an ad's codes are its own, whatever ads come with it. One shape is also
+    one traced graph, and outputs that nobody asked for are not computed.
+
+    Args:
+        tokenizer: A trained tokenizer.
+        batch_rows: Rows that every batch is padded to.
+        outputs: Which outputs of the tokenizer to compute.
+        alternatives: Code tuples per ad to give as the output `alternatives`, best first, which
+            `Quantizer.ranked_codes` explains; 0 for none.
+
+    Raises:
+        ValueError: `batch_rows` is below 1, `alternatives` is negative, or the tokenizer has no
+            such output.
+
+    Example:
+
+    >>> encoder = BatchEncoder(tokenizer)
+    >>> encoder(features)["codes"].shape
+    (700, 3)
+    """
+
+    def __init__(
+        self,
+        tokenizer: SidTokenizer,
+        batch_rows: int = BATCH_ROWS,
+        outputs: Sequence[str] = ("codes", "embedding"),
+        alternatives: int = 0,
+    ) -> None:
+        if batch_rows < 1:
+            raise ValueError(f"batch_rows must be at least 1, got {batch_rows}.")
+        if alternatives < 0:
+            raise ValueError(f"alternatives must not be negative, got {alternatives}.")
+        known = ("codes", "embedding", "sid_embedding", "z")
+        unknown = sorted(set(outputs) - set(known))
+        if unknown or not outputs:
+            raise ValueError(f"outputs must be some of {list(known)}, got {list(outputs)}.")
+        self.batch_rows = batch_rows
+        self._names = tuple(tokenizer.schema.input_features())
+        self._model = SelectedOutputs(tokenizer, outputs, alternatives)
+
+    def __call__(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Encodes ads.
+
+        Args:
+            features: Feature name -> array `[N, ...]`, N at least 1; others than the schema's are
+                ignored.
+
+        Returns:
+            Output name -> array `[N, ...]`, see `SidTokenizer.call`; `alternatives` int32
+            `[N, alternatives, L]`.
+
+        Raises:
+            ValueError: A feature is missing, or there are no rows.
+        """
+        missing = [name for name in self._names if name not in features]
+        if missing:
+            raise ValueError(f"The tokenizer needs the features {missing}, got {sorted(features)}.")
+        inputs = {name: np.asarray(features[name]) for name in self._names}
+        rows = len(inputs[self._names[0]])
+        if not rows:
+            raise ValueError("features hold no ad; leave empty batches out.")
+        parts = [
+            self._batch({name: v[start : start + self.batch_rows] for name, v in inputs.items()})
+            for start in range(0, rows, self.batch_rows)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _batch(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rows = len(inputs[self._names[0]])
+        padded = {
+            name: np.concatenate([v, np.repeat(v[:1], self.batch_rows - rows, axis=0)])
+            if rows < self.batch_rows
+            else v
+            for name, v in inputs.items()
+        }
+        encoded = self._model.predict_on_batch(padded)
+        return {name: ops.convert_to_numpy(v)[:rows] for name, v in encoded.items()}
+
+
+class SelectedOutputs(keras.Model):
+    """Some of a tokenizer's outputs, so that the backend leaves out what the others need."""
+
+    def __init__(
+        self, tokenizer: SidTokenizer, outputs: Sequence[str], alternatives: int = 0
+    ) -> None:
+        super().__init__(name="selected_outputs")
+        self.tokenizer = tokenizer
+        self.selected = tuple(outputs)
+        self.alternatives = alternatives
+        # As the tokenizer itself, see its `compile`.
+        self.jit_compile = keras.backend.backend() == "jax"
+        self.built = True
+
+    def call(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the selected outputs of a batch."""
+        encoded = self.tokenizer(features, training=False)
+        selected = {name: encoded[name] for name in self.selected}
+        if self.alternatives:
+            ranked = self.tokenizer.quantizer.ranked_codes(encoded["z"], self.alternatives)
+            selected["alternatives"] = ranked
+        return selected
+
+
+def encode_stream(
+    tokenizer: SidTokenizer,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    batch_rows: int = BATCH_ROWS,
+    outputs: Sequence[str] = ("codes", "embedding"),
+) -> Iterator[dict[str, np.ndarray]]:
+    """Encodes batches as they come, one result per batch.
+
+    Args:
+        tokenizer: A trained tokenizer.
+        batches: Feature name -> array `[N, ...]`, N free; best a multiple of `batch_rows`.
+        batch_rows: Rows encoded at a time, see `BatchEncoder`.
+        outputs: Which outputs of the tokenizer to compute.
+
+    Yields:
+        Output name -> array `[N, ...]`.
+
+    Raises:
+        ValueError: As `BatchEncoder`.
+
+    Example:
+
+    >>> for encoded in encode_stream(tokenizer, batches):
+    ...     print(encoded["codes"].shape)
+    """
+    encoder = BatchEncoder(tokenizer, batch_rows, outputs)
+    for batch in batches:
+        yield encoder(batch)
+
+
+def encode_to_parquet(
+    tokenizer: SidTokenizer,
+    batches: Iterable[Mapping[str, Any]],
+    folder: str | os.PathLike[str],
+    batch_rows: int = BATCH_ROWS,
+    rows_per_shard: int = 250_000,
+) -> list[Path]:
+    """Encodes batches as they come into Parquet files `part-00000.parquet` and so on.
+
+    The columns are `ad_id`, `codes` (L int32) and `embedding` (D float32), one row group per
+    batch. A file has its name once it is whole.
+
+    Args:
+        tokenizer: A trained tokenizer.
+        batches: As for `encode_stream`, with `ad_id`, str `[N]`, among the features.
+        folder: Where to; made if it is absent.
+        batch_rows: Rows encoded at a time, see `BatchEncoder`.
+        rows_per_shard: Rows after which a new file begins; a batch is never split.
+
+    Returns:
+        The files, in the order of the ads.
+
+    Raises:
+        ValueError: A batch has no `ad_id`, `rows_per_shard` is below 1, `folder` holds such files
+            already, or as `BatchEncoder`.
+    """
+    if rows_per_shard < 1:
+        raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}.")
+    folder = Path(folder)
+    if next(folder.glob("part-*.parquet"), None):
+        raise ValueError(f"folder {folder} holds part-*.parquet already; name an empty one.")
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = BatchEncoder(tokenizer, batch_rows)
+    files: list[Path] = []
+    writer: pq.ParquetWriter | None = None
+    unfinished, written = folder / "unfinished", 0
+    try:
+        for batch in batches:
+            if "ad_id" not in batch:
+                raise ValueError(f"A batch needs 'ad_id', got {sorted(batch)}.")
+            table = encoded_table(batch["ad_id"], encoder(batch))
+            if writer is None:
+                writer, written = pq.ParquetWriter(unfinished, table.schema), 0
+            writer.write_table(table)
+            written += len(table)
+            if written >= rows_per_shard:
+                _finish(writer, unfinished, files)
+                writer = None
+        if writer is not None:
+            _finish(writer, unfinished, files)
+            writer = None
+    finally:
+        if writer is not None:
+            writer.close()
+            unfinished.unlink()
+    return files
+
+
+def _finish(writer: pq.ParquetWriter, unfinished: Path, files: list[Path]) -> None:
+    writer.close()
+    files.append(unfinished.replace(unfinished.with_name(f"part-{len(files):05d}.parquet")))
+
+
+def encoded_table(ad_ids: Sequence[str], encoded: Mapping[str, np.ndarray]) -> pa.Table:
+    """Returns `ad_id` and outputs as columns, an ad's values as a list of fixed size.
+
+    Args:
+        ad_ids: str `[N]`.
+        encoded: Column name -> array `[N, ...]`, which is laid flat.
+    """
+    columns: dict[str, pa.Array] = {"ad_id": pa.array([str(ad_id) for ad_id in ad_ids])}
+    for name, values in encoded.items():
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, values[0].size)
+    return pa.table(columns)

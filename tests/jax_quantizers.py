@@ -6,7 +6,6 @@ Run by test_quantizers_jax.py in a process of its own: a Keras backend is fixed 
 import json
 
 import keras
-from keras import ops
 
 from sid_tfx.losses.reconstruction import CodebookCommitment
 from sid_tfx.quantizers import QUANTIZERS
@@ -28,6 +27,17 @@ class Trained(keras.Model):
         return out.quantized
 
 
+class Ranked(keras.layers.Layer):
+    """A quantizer's four best code tuples."""
+
+    def __init__(self, quantizer):
+        super().__init__()
+        self.quantizer = quantizer
+
+    def call(self, vectors):
+        return self.quantizer.ranked_codes(vectors, 4)
+
+
 def results():
     """Returns, for each case, codes after fitting and after two steps of SGD, and the losses."""
     found = []
@@ -36,16 +46,19 @@ def results():
         options = options | ({"exploration": 0.0} if options.get("gradient") == "gumbel" else {})
         quantizer = QUANTIZERS[name](3, 8, VECTORS.shape[1], **options)
         quantizer.initialize(VECTORS)
-        before = ops.convert_to_numpy(quantizer(VECTORS).codes)
-        ranked = ops.convert_to_numpy(quantizer.ranked_codes(VECTORS[:5], 4))
+        inputs = keras.Input((VECTORS.shape[1],))
+        answers = keras.Model(inputs, [quantizer(inputs).codes, Ranked(quantizer)(inputs)])
+        codes, ranked = answers.predict_on_batch(VECTORS)
         model = Trained(quantizer)
-        model.compile(keras.optimizers.SGD(1e-3), loss="mse", jit_compile=False)
+        # Compiled on JAX, where each operation alone would be compiled otherwise.
+        jit = keras.backend.backend() == "jax"
+        model.compile(keras.optimizers.SGD(1e-3), loss="mse", jit_compile=jit)
         losses = [float(model.train_on_batch(VECTORS, VECTORS)) for _ in range(2)]
         found.append(
             {
                 "case": f"{name} {options}",
-                "codes": before.tolist(),
-                "ranked": ranked.tolist(),
+                "codes": codes.tolist(),
+                "ranked": ranked[:5].tolist(),
                 "losses": losses,
             }
         )

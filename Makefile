@@ -2,6 +2,7 @@
 # make test   set-up, then the tests (unit and e2e); make test-slow holds the rest
 # make lint   ruff and mypy
 # make bench  the benchmarks, their peers in an environment of their own
+# make bench-torch  the tokenizer benchmark against PyTorch (2.2 GB of downloads)
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -9,6 +10,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 PEERS := .bench-venv/.requirements-installed
+TORCH := .bench-torch-venv/.requirements-installed
 CONFIG ?= configs/sample.yaml
 RUN_ARGS := --config $(CONFIG) $(if $(ADS),--ads "$(ADS)") $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
 
@@ -16,7 +18,7 @@ RUN_ARGS := --config $(CONFIG) $(if $(ADS),--ads "$(ADS)") $(if $(EVENTS),--even
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_USE_LEGACY_KERAS := 1
 
-.PHONY: run test test-slow lint format bench lock setup clean
+.PHONY: run test test-slow lint format bench bench-torch lock setup clean
 
 run: setup
 	@$(PY) pipeline.py run $(RUN_ARGS) --then-query
@@ -43,11 +45,16 @@ bench: setup
 	@$(MAKE) --no-print-directory $(PEERS) || echo "make: the peers could not be installed; the benchmarks run without them."
 	@$(PY) -m benchmarks $(ARGS)
 
-$(PEERS): benchmarks/requirements.txt .python-version
-	@echo "Creating .bench-venv with the peers ..."
+bench-torch: setup $(TORCH)
+	@$(PY) -m benchmarks --only tokenizers $(if $(ARGS),-- $(ARGS))
+
+$(PEERS): benchmarks/requirements.txt
+$(TORCH): benchmarks/requirements-torch.txt
+$(PEERS) $(TORCH): .python-version
+	@echo "Creating $(@D) with the peers ..."
 	@UV=$$(command -v uv || echo .uv/bin/uv); \
-	$$UV venv --quiet --clear --python $$(cat .python-version) .bench-venv && \
-	VIRTUAL_ENV=.bench-venv $$UV pip sync --quiet benchmarks/requirements.txt && touch $@ || { rm -rf .bench-venv; exit 1; }
+	$$UV venv --quiet --clear --python $$(cat .python-version) $(@D) && \
+	VIRTUAL_ENV=$(@D) $$UV pip sync --quiet $(filter %.txt,$^) && touch $@ || { rm -rf $(@D); exit 1; }
 
 setup: $(STAMP)
 
@@ -69,4 +76,4 @@ lock:
 	$$UV pip compile --quiet --python-version $$(cat .python-version) --extra dev pyproject.toml -o requirements.txt
 
 clean:
-	rm -rf $(VENV) .bench-venv .uv runs
+	rm -rf $(VENV) .bench-venv .bench-torch-venv .uv runs

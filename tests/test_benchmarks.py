@@ -1,6 +1,7 @@
 """The benchmarks at toy sizes: what they report and refuse. Never how fast anything is."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from click import BadParameter
 from click.testing import CliRunner
 
 from benchmarks import __main__ as every
-from benchmarks import common, decoding, generated, retrieval, serving
+from benchmarks import common, decoding, generated, retrieval, serving, tokenizers
 from benchmarks.indices import harness
+from benchmarks.peers import harness as peers
 from sid_tfx.decoding import PrefixTrie
 from tests.serving.toy_servable import AD_IDS, HISTORY, save_toy
 
@@ -222,6 +224,56 @@ def test_decoding(tmp_path):
         trie = PrefixTrie.build(catalog.full_codes, catalog.level_sizes)
         assert record["bytes_per_ad"] == pytest.approx(trie.nbytes / len(catalog), abs=0.01)
         assert record["share_of_byte_limit"] == pytest.approx(record["bytes_per_ad"] / 40, abs=1e-3)
+
+
+class TestTokenizers:
+    def test_a_job_survives_its_file(self, tmp_path):
+        made = tokenizers.job(tmp_path, 32, 8, 2, 4, 16, 1, 1, 0)
+        assert peers.Job.load(tmp_path) == made
+        assert made.vectors().shape == (32, 8)
+
+    def test_it_trains_encodes_and_streams(self, tmp_path):
+        file = tmp_path / "t.json"
+        sizes = ("--ads", 64, "--dimensions", 8, "--codebook-size", 4, "--batch-rows", 16)
+        few = ("--rounds", 1, "--epochs", 1, "--encode-rows", 3000)
+        absent = ("--peer-python", tmp_path / "python")
+        output = run(tokenizers.main, *sizes, *few, *absent, "--json", file)
+        assert "PyTorch skipped: its environment is absent" in output
+        train, encode, stream = read(file)
+        assert [train["task"], encode["task"], stream["task"]] == ["train", "encode", "stream"]
+        assert (train["rows"], encode["rows"], stream["rows"]) == (128, 64, 3000)
+        assert "ratio" not in train
+        assert stream["memory_ratio"] == 1
+        for record in (train, encode, stream):
+            assert record["subject"] == "sid_tfx"
+            assert record["ads_per_second"] > 0
+
+    @pytest.mark.skipif(
+        not tokenizers.PEER_PYTHON.is_file(), reason="PyTorch's environment: make bench-torch"
+    )
+    def test_the_peer_is_the_same_model_and_learns(self, tmp_path):
+        made = tokenizers.job(tmp_path, 256, 16, 3, 8, 32, 1, 1, 0)
+        records = tokenizers.compare(
+            made,
+            256,
+            {tokenizers.OWN: Path(sys.executable), tokenizers.PEER: tokenizers.PEER_PYTHON},
+            rounds=1,
+        )
+        own, torch = (record for record in records if record["task"] == "train")
+        assert own["parameters"] == torch["parameters"]
+        assert own["ratio"] > 0
+        assert torch["ratio"] == 1
+        worker = peers.Worker(tokenizers.PEER_PYTHON, tokenizers.MODULES[tokenizers.PEER], made)
+        losses = [worker.run("train")["loss"] for _ in range(6)]
+        assert losses[-1] < losses[0]
+        assert worker.run("encode")["distinct_sids"] > 8
+        worker.close()
+
+    def test_a_subject_that_fails_says_why(self, tmp_path):
+        made = tokenizers.job(tmp_path, 32, 8, 2, 4, 16, 1, 1, 0)
+        absent = "benchmarks.peers.no_such_subject"
+        with pytest.raises(RuntimeError, match=f"{absent} failed:(.|\n)*No module named"):
+            peers.Worker(Path(sys.executable), absent, made)
 
 
 class TestServing:

@@ -89,7 +89,7 @@ def draw(shape: Shape, seed: int) -> list[tuple[tf.Tensor, ...]]:
 
 def loss_call(form: str, shape: Shape, seed: int) -> Callable[[], Any]:
     """A call of the loss and its gradient, on another batch every time."""
-    layer = make(form, shape.radius)
+    layer: Any = make(form, shape.radius)
     turns = itertools.cycle(draw(shape, seed))
 
     # Keras traces a training step with the batch size open, so this does.
@@ -231,11 +231,9 @@ def _print(console: Console, records: list[common.Record]) -> None:
     columns += ["ratio_to_pairwise", "ratio_to_none"]
     title = f"HaMR (limit: a step {LIMIT_RATIO_TO_NONE:g} times that without repulsion)"
     common.print_table(console, title, records, columns)
-    (ratio,) = (
-        r["ratio_to_none"] for r in records if (r["subject"], r["task"]) == ("ours", "step")
-    )
+    ratio = max(r["ratio_to_none"] for r in records if (r["task"], r["subject"]) == _JUDGED)
     console.print(
-        f"Training step: {ratio:.2f} times that without repulsion, limit "
+        f"Training step: at most {ratio:.2f} times that without repulsion, limit "
         f"{LIMIT_RATIO_TO_NONE:g}: {common.verdict(ratio, LIMIT_RATIO_TO_NONE)}"
     )
 

@@ -30,13 +30,13 @@ def test_the_drawn_share_of_rows_has_a_near_one():
 def test_it_reports_loss_and_step_of_every_form(tmp_path):
     path = tmp_path / "repulsion.json"
     arguments = ["--rows", "16", "--dim", "4", "--codebook-size", "8", "--repeats", "1"]
-    arguments += ["--near-share", "0.5", "--json", str(path)]
+    arguments += ["--near-share", "0.5", "--near-share", "1.0", "--json", str(path)]
     done = CliRunner().invoke(repulsion.main, arguments)
     assert done.exit_code == 0, done.output
     assert "times that without repulsion" in done.output
     records = json.loads(path.read_text())
     found = [(record["task"], record["subject"]) for record in records]
-    assert found == [
+    assert found == 2 * [
         ("loss", "pairwise"), ("loss", "ours"), ("step", "none"), ("step", "pairwise"),
         ("step", "ours"),
     ]  # fmt: skip

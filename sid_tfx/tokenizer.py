@@ -15,6 +15,7 @@ from sid_tfx.callbacks import (
     DeadCodeRevival,
     DiversityRefresh,
     ExplorationDecay,
+    LearningRateDecay,
     writers_first,
 )
 from sid_tfx.datasets.pairs import PairBatches
@@ -67,6 +68,8 @@ class SidTokenizer(keras.Model):
         mask_conflicts: Whether HaMR leaves out co-engaged pairs and copies of an ad (CVPM).
         mine_conflicts: Whether ads whose codes collide are put into one batch, where HaMR sees
             them (ours; two given ads meet in a random batch once in many epochs).
+        decay_learning_rate: Whether `fit` lowers the learning rate by a cosine, where the optimizer
+            has no schedule of its own.
         decay_exploration: Whether `fit` lowers the noise of a `gumbel` quantizer to 0 (DIGER).
         revive: Whether `fit` revives dead codes.
         refits: Shares of the epochs after which `fit` sets the codebooks from data anew.
@@ -105,6 +108,7 @@ class SidTokenizer(keras.Model):
         radius: int = 1,
         mask_conflicts: bool = True,
         mine_conflicts: bool = False,
+        decay_learning_rate: bool = True,
         decay_exploration: bool = False,
         revive: bool = True,
         refits: Sequence[float] = (),
@@ -145,6 +149,7 @@ class SidTokenizer(keras.Model):
             encoder, quantizer, weights, **objective, seed=make.seed(), name="objective"
         )
         self.mine_conflicts = mine_conflicts
+        self.decay_learning_rate = decay_learning_rate
         self.decay_exploration = decay_exploration
         self.revive = revive
         self.refits = tuple(refits)
@@ -154,6 +159,7 @@ class SidTokenizer(keras.Model):
             "loss_weights": weights,
             "decoder_units": list(decoder_units),
             "mine_conflicts": mine_conflicts,
+            "decay_learning_rate": decay_learning_rate,
             "decay_exploration": decay_exploration,
             "revive": revive,
             "refits": list(refits),
@@ -322,7 +328,8 @@ class SidTokenizer(keras.Model):
         Compiles with the defaults where `compile` was not called, and sets the codebooks from data
         where nothing did. Adds the callbacks that this tokenizer's parts need, where the given
         ones have none of the kind: `DeadCodeRevival`, `CodebookRefit` (on a first training),
-        `ConflictMining` (on `PairBatches`), `ExplorationDecay` and `DiversityRefresh`.
+        `ConflictMining` (on `PairBatches`), `LearningRateDecay`, `ExplorationDecay` and
+        `DiversityRefresh`.
         """
         if not self.compiled:
             self.compile()
@@ -353,6 +360,9 @@ class SidTokenizer(keras.Model):
             needed.append(CodebookRefit(_sample(x, _INITIALIZATION_ROWS), self.refits))
         if self.mine_conflicts and isinstance(x, PairBatches):
             needed.append(ConflictMining(x))
+        schedule = keras.optimizers.schedules.LearningRateSchedule
+        if self.decay_learning_rate and not isinstance(self.optimizer._learning_rate, schedule):
+            needed.append(LearningRateDecay())
         if hasattr(self.quantizer, "exploration") and self.decay_exploration:
             needed.append(ExplorationDecay())
         if "diversity" in self.objective.terms:

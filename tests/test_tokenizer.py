@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from sid_tfx.callbacks import CollapseGuard, ConflictMining, DeadCodeRevival, SidHealth
+from sid_tfx.callbacks import (
+    CollapseGuard,
+    ConflictMining,
+    DeadCodeRevival,
+    LearningRateDecay,
+    SidHealth,
+)
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.fingerprint import fingerprint
@@ -81,7 +87,8 @@ def test_training_lowers_the_loss_and_logs_every_term_and_health(trained):
         "dual_tower",
         "repulsion",
     ]
-    assert set(history) == {"loss", *terms, "distinct_sids", *(f"perplexity_{n}" for n in "123")}
+    health = {"distinct_sids", *(f"perplexity_{n}" for n in "123")}
+    assert set(history) == {"loss", *terms, *health, "learning_rate"}
     total = sum(history[name][-1] for name in terms)
     assert history["loss"][-1] == pytest.approx(total, rel=1e-3)
 
@@ -230,3 +237,22 @@ def test_fingerprint_sees_any_change(trained):
     assert fingerprint(model) != before
     model.quantizer.codebooks.assign(kept)
     assert fingerprint(model) == before
+
+
+def test_learning_rate_falls_by_a_cosine_and_comes_back(ads):
+    model = small_tokenizer()
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    history = model.fit(
+        batches(ads), epochs=4, verbose=0, callbacks=[LearningRateDecay(final_share=0.1)]
+    ).history
+    done = np.arange(4) / 4
+    expected = 0.1 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * done)))
+    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_a_schedule_of_the_optimizer_is_left_alone(ads):
+    model = small_tokenizer()
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    model.compile(keras.optimizers.SGD(schedule), run_eagerly=True)
+    assert "learning_rate" not in model.fit(batches(ads), epochs=1, verbose=0).history

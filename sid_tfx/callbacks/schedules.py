@@ -69,6 +69,50 @@ class ExplorationDecay(LogWriter):
             logs["exploration"] = float(ops.convert_to_numpy(self.model.quantizer.exploration))
 
 
+class LearningRateDecay(LogWriter):
+    """Lowers the learning rate from epoch to epoch by a cosine.
+
+    At a constant rate vectors and codebooks keep moving, and ads that repulsion has parted collide
+    anew; what decays settles. Logs `learning_rate`.
+
+    Args:
+        final_share: Learning rate of the end relative to that of the start.
+
+    Raises:
+        ValueError: `final_share` is not in (0, 1].
+
+    Example:
+
+    >>> tokenizer.fit(batches, epochs=20, callbacks=[LearningRateDecay(final_share=0.1)])
+    """
+
+    def __init__(self, final_share: float = 0.01) -> None:
+        super().__init__()
+        if not 0.0 < final_share <= 1.0:
+            raise ValueError(f"final_share must be in (0, 1], got {final_share}.")
+        self.final_share = final_share
+        self._start = 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Notes the rate of the start."""
+        self._start = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Sets the epoch's rate."""
+        left = _SCHEDULES["cosine"](epoch / self.params["epochs"])
+        share = self.final_share + (1.0 - self.final_share) * left
+        self.model.optimizer.learning_rate = self._start * share
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Logs the epoch's rate."""
+        if logs is not None:
+            logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Sets the rate of the start, for a further training."""
+        self.model.optimizer.learning_rate = self._start
+
+
 class DiversityRefresh(keras.callbacks.Callback):
     """Groups the code vectors anew for `CodeDiversity`, before training and every few epochs.
 

@@ -3,6 +3,7 @@
 import os
 import time
 
+import keras
 import numpy as np
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs

@@ -10,8 +10,7 @@ from sid_tfx.bundle import load_bundle, save_bundle
 from sid_tfx.datasets.records import read_features, read_pairs, read_sequences
 from sid_tfx.features import AdSchema
 from sid_tfx.fingerprint import fingerprint
-from sid_tfx.tokenizer import SidTokenizer
-from tests.ad_fixtures import SCHEMA, catalogue, small_tokenizer
+from tests.ad_fixtures import catalogue, small_tokenizer
 
 pytestmark = pytest.mark.unit
 

@@ -118,7 +118,7 @@ def test_vectors_are_asked_for_where_the_ads_have_none():
 def test_alignment_names_the_feature_it_needs(ads):
     model = small("letter")
     bare = {name: values for name, values in ads.items() if name != COLLABORATIVE}
-    with pytest.raises(ValueError, match="alignment.*collaborative_embedding"):
+    with pytest.raises(ValueError, match=r"alignment.*collaborative_embedding"):
         model.fit(PairBatches(bare, pairs(bare, 60), batch_size=60), epochs=1, verbose=0)
 
 

@@ -138,9 +138,7 @@ def test_keras_file_round_trip_keeps_answers_and_training_goes_on(ads, trained, 
 
 
 def test_config_round_trip_is_json():
-    model = small_tokenizer(
-        loss_weights={"summary": 0.5}, radius=2, encoder={"level_decay": 0.5}
-    )
+    model = small_tokenizer(loss_weights={"summary": 0.5}, radius=2, encoder={"level_decay": 0.5})
     config = json.loads(json.dumps(model.get_config()))
     copy = SidTokenizer.from_config(config)
     assert copy.get_config() == model.get_config()

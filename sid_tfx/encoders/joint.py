@@ -139,9 +139,7 @@ class JointEncoder(LatentEncoder):
             vectors=ops.normalize(centered, axis=-1),
             embedding=embedding,
             target=embedding,
-            states=ops.concatenate(
-                [states.sid_states, states.embedding_state[:, None]], axis=1
-            ),
+            states=ops.concatenate([states.sid_states, states.embedding_state[:, None]], axis=1),
             level_vectors=_by_level(self.level_heads, states.sid_states),
         )
 

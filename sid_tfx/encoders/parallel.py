@@ -126,9 +126,7 @@ class ParallelEncoder(LatentEncoder):
             vectors=ops.reshape(logits, (-1, self.latent_dim)),
             embedding=embedding,
             target=embedding,
-            states=ops.concatenate(
-                [states.sid_states, states.embedding_state[:, None]], axis=1
-            ),
+            states=ops.concatenate([states.sid_states, states.embedding_state[:, None]], axis=1),
             level_vectors=logits,
         )
 

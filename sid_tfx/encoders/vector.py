@@ -76,8 +76,10 @@ class VectorEncoder(LatentEncoder):
         self.seed = seed
         self.code_dim = code_dim
         make = SeededLayers(seed)
-        self.mlp = [make.dense(width, activation="relu", name=f"mlp_{w}") for w, width in
-                    enumerate(self.hidden)]
+        self.mlp = [
+            make.dense(width, activation="relu", name=f"mlp_{w}")
+            for w, width in enumerate(self.hidden)
+        ]
         if code_dim:
             self.mlp.append(make.dense(code_dim, name="latent"))
         self.latent_dim = self.embedding_dim = code_dim or self.item_dim

@@ -152,7 +152,7 @@ class Objective(keras.layers.Layer):
         self.summary: Any = None
         if "summary" in self.terms:
             self.summary = SummaryReconstruction(
-                encoder.sizes.text,  
+                encoder.sizes.text,
                 schema.summary_tokens,
                 prefix=encoder.levels + 1,
                 state_dim=encoder.state_dim,

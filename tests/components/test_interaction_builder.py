@@ -66,9 +66,7 @@ LOG = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 9)), max_size=60)
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
-@hypothesis.given(
-    LOG, st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([1, 3, 20]), st.booleans()
-)
+@hypothesis.given(LOG, st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([1, 3, 20]), st.booleans())
 def test_swing_equals_its_definition(log, alpha, top_k, single_users):
     users, items = np.array(log, np.int64).reshape(-1, 2).T
     found = as_dict(swing_pairs(users, items, alpha=alpha, top_k=top_k, single_users=single_users))

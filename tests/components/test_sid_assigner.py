@@ -11,7 +11,6 @@ from components.refusal import Refused
 from components.sid_assigner.executor import Executor
 from sid_tfx.bundle import save_bundle
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.tokenizer import SidTokenizer
 from tests.ad_fixtures import catalogue, small_tokenizer
 
 pytestmark = pytest.mark.unit

@@ -1,41 +1,88 @@
-"""Trains a tokenizer two steps on the backend that KERAS_BACKEND names; prints its losses.
+"""Trains a tokenizer on the backend that KERAS_BACKEND names; prints what came of it.
 
 Run by test_jax_backend.py in a process of its own: a Keras backend is fixed at import.
 """
 
 import json
 import sys
+from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 import sid_tfx  # noqa: F401
+from sid_tfx.callbacks import CodebookRefit, DeadCodeRevival
 from sid_tfx.datasets.pairs import PairBatches
+from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.tokenizer import SidTokenizer
-from tests.ad_fixtures import SCHEMA, SIZES, SMALL, SMALL_ENCODER, catalogue, pairs
+from tests.ad_fixtures import catalogue, pairs, small_tokenizer
+
+STEPS = 12
 
 
-def two_steps(weights_path: str) -> dict[str, object]:
-    """Trains two steps from given weights; returns losses and codes.
+class Watch(keras.callbacks.Callback):
+    """Notes the codebooks after the callbacks before it, at the end of batches and epochs."""
 
-    Plain SGD: Adam's first step is the sign of the gradient, also where that is rounding noise.
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[np.ndarray] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        self.seen.append(ops.convert_to_numpy(self.model.quantizer.codebooks))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seen.append(ops.convert_to_numpy(self.model.quantizer.codebooks))
+
+
+def codebook_moves() -> list[float]:
+    """Fits two epochs of four batches without learning, so that only callbacks move codebooks.
+
+    Returns:
+        The largest move up to the end of each batch and of each epoch: ten numbers.
     """
+    schema = AdSchema(dense={"vector": 8})
+    model = SidTokenizer.from_preset(
+        "rq_vae", schema, FeatureSizes(), codebook_size=16, encoder={"hidden": (), "code_dim": 4}
+    )
+    model.compile(keras.optimizers.SGD(0.0))
+    vectors = np.random.default_rng(0).normal(size=(200, 8)).astype("float32")
+    features = {"vector": vectors}
+    model.initialize(features)
+    before, watch = ops.convert_to_numpy(model.quantizer.codebooks), Watch()
+    revival = DeadCodeRevival(every=2, threshold=0.95, until=0.5)
+    refit = CodebookRefit({"vector": vectors[:100]}, at=(0.5,))
+    data = PairBatches(features, np.zeros((0, 2)), batch_size=64)
+    model.fit(data, epochs=2, verbose=0, callbacks=[revival, refit, watch])
+    moves = np.abs(np.diff([before, *watch.seen], axis=0)).max(axis=(1, 2, 3))
+    return [float(move) for move in moves]
+
+
+def run(weights_path: str) -> dict[str, object]:
+    """Trains from given weights with the default optimizer; returns losses and codebook moves."""
     features = catalogue(200)
-    model = SidTokenizer(SCHEMA, SIZES, **SMALL, **SMALL_ENCODER, dropout=0.0, field_dropout=0.0)
+    model = small_tokenizer()
     with np.load(weights_path) as weights:
         model.set_weights([weights[name] for name in weights.files])
-    model.compile(keras.optimizers.SGD(0.05))
+    model.compile()
     data = PairBatches(features, pairs(features, 100), batch_size=64)
-    steps = [model.train_on_batch(data[step][0], return_dict=True) for step in range(2)]
+    steps = []
+    for step in range(STEPS):
+        logs = model.train_on_batch(data[step % len(data)][0], return_dict=True)
+        model.reset_metrics()
+        steps.append({name: float(value) for name, value in logs.items()})
     history = model.fit(data, epochs=2, verbose=0).history
     return {
         "backend": keras.backend.backend(),
-        "steps": [{name: float(value) for name, value in logs.items()} for logs in steps],
+        "steps": steps,
         "fit": history["loss"],
         "distinct": history["distinct_sids"],
         "codes_shape": list(model.encode(features)["codes"].shape),
+        "moves": codebook_moves(),
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(two_steps(sys.argv[1])))
+    print(json.dumps(run(sys.argv[1])))

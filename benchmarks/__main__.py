@@ -10,7 +10,7 @@ import click
 
 from benchmarks import common
 
-BENCHMARKS = ("retrieval", "decoding", "serving", "tokenizers")
+BENCHMARKS = ("retrieval", "decoding", "serving", "tokenizers", "repulsion")
 
 
 @click.command()

@@ -160,6 +160,9 @@ def _catalog(
     sid_evaluator = SidEvaluator(
         catalog=assigner.outputs["catalog"],
         examples=data.transformed,
+        pairs=data.pairs,
+        # A refresh has the last push at hand; a run may have none before it.
+        previous=previous,
         schema=columns.schema.to_json(),
         limits=config.sid_gate.model_dump(),
     )

@@ -8,6 +8,27 @@ import numpy as np
 from keras import ops
 
 
+def random_codes(
+    slices: list[tuple[int, int]], widths: list[int], size: int, seed: int
+) -> np.ndarray:
+    """Returns random code vectors to start from, float32 `[L, K, W]`, zero past a level's width.
+
+    They are half as long at each further level that quantizes the same slice.
+
+    Args:
+        slices: First dimension and end of what each level quantizes.
+        widths: Size of a code vector at each level.
+        size: K.
+        seed: Seed of the draw.
+    """
+    width = max(widths)
+    codes = np.random.default_rng(seed).normal(size=(len(slices), size, width))
+    seen = [slices[:level].count(part) for level, part in enumerate(slices)]
+    scale = 0.5 ** np.array(seen) / np.sqrt(widths)
+    inside = np.arange(width) < np.array(widths)[:, None]
+    return (codes * (inside * scale[:, None])[:, None]).astype("float32")
+
+
 class Codebook(keras.layers.Layer, abc.ABC):
     """Code vectors `[L, K, W]`; level l uses the first `widths[l]` of the W values.
 

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.quantizers.slices import Slices
 
-def random_codes(
-    slices: list[tuple[int, int]], widths: list[int], size: int, seed: int
-) -> np.ndarray:
+
+def random_codes(slices: Slices, widths: list[int], size: int, seed: int) -> np.ndarray:
     """Returns random code vectors to start from, float32 `[L, K, W]`, zero past a level's width.
 
     They are half as long at each further level that quantizes the same slice.

@@ -13,6 +13,7 @@ from sid_tfx.quantizers.projection import Projection
 from sid_tfx.quantizers.quantizer import Quantizer
 from sid_tfx.quantizers.revival import split_busy_codes
 from sid_tfx.quantizers.rotation import OrthogonalRotation
+from sid_tfx.quantizers.slices import Slices
 
 
 class FittedQuantizer(Quantizer):
@@ -36,7 +37,7 @@ class FittedQuantizer(Quantizer):
         levels: int,
         codebook_size: int,
         dim: int,
-        slices: list[tuple[int, int]],
+        slices: Slices,
         options: dict[str, Any],
         seed: int = 0,
         usage_momentum: float = 0.95,

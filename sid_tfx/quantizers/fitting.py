@@ -6,8 +6,8 @@ import numpy as np
 
 from sid_tfx.quantizers.initialization import INITIALIZATIONS, assign, kmeans_centers, unit_rows
 from sid_tfx.quantizers.rotation import optimized_rotation
+from sid_tfx.quantizers.slices import Slices
 
-Slices = list[tuple[int, int]]
 _ROTATION_ROWS = 4096
 
 

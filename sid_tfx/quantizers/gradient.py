@@ -5,6 +5,8 @@ from typing import Any
 
 from keras import ops
 
+from sid_tfx.quantizers.matching import unit
+
 
 def straight_through(vectors: Any, quantized: Any) -> Any:
     """Returns `quantized` forward and the gradient of `vectors` backward (van den Oord, 2017).
@@ -37,10 +39,7 @@ def rotation_trick(vectors: Any, quantized: Any) -> Any:
     turns = ops.logical_and(source_length > 1e-6, target_length > 1e-6)
     source = source / ops.maximum(source_length, 1e-6)
     target = target / ops.maximum(target_length, 1e-6)
-    middle = source + target
-    middle = middle * ops.rsqrt(
-        ops.maximum(ops.sum(ops.square(middle), axis=-1, keepdims=True), 1e-12)
-    )
+    middle = unit(source + target)
     # Two Householder reflections: no [D, D] matrix for a vector.
     turned = (
         vectors

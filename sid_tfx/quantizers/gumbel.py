@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from sid_tfx.quantizers.gradient import straight_through
+
 
 def gumbel_noise(shape: Any, generator: keras.random.SeedGenerator) -> Any:
     """Returns standard Gumbel noise, float32 of `shape`."""
@@ -25,4 +27,4 @@ def soft_vectors(logits: Any, codebook: Any, chosen: Any) -> Any:
         https://arxiv.org/abs/1611.01144), straight-through form
     """
     mixture = ops.matmul(ops.softmax(logits, axis=-1), codebook)
-    return mixture + ops.stop_gradient(chosen - mixture)
+    return straight_through(mixture, chosen)

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from sid_tfx.quantizers.assignment import best
 from sid_tfx.quantizers.beam import check_count, grow_beams
+from sid_tfx.quantizers.matching import best
 from sid_tfx.quantizers.quantizer import Quantizer, QuantizerOutput
 
 
@@ -81,7 +81,7 @@ class ParallelQuantizer(Quantizer):
         codes = best(self._logits(vectors))
         if training:
             self.observe(codes)
-        chosen = self._lookup(codes)
+        chosen = self.lookup(self.tables, codes)
         return QuantizerOutput(
             codes=codes,
             quantized=ops.sum(chosen, axis=1),
@@ -92,10 +92,6 @@ class ParallelQuantizer(Quantizer):
 
     def _logits(self, vectors: Any) -> Any:
         return ops.reshape(vectors, (-1, self.levels, self.codebook_size))
-
-    def _lookup(self, codes: Any) -> Any:
-        """Returns the read-out vectors `[B, L, D]`."""
-        return ops.take(ops.reshape(self.tables, (-1, self.dim)), self.places(codes), axis=0)
 
     def ranked_codes(self, vectors: Any, count: int) -> Any:
         """Returns the most probable code tuples of each vector.
@@ -127,7 +123,7 @@ class ParallelQuantizer(Quantizer):
 
     def decode(self, codes: Any) -> Any:
         """Returns the sum of the read-out vectors, float `[B, D]`, for codes int `[B, L]`."""
-        return ops.sum(self._lookup(ops.cast(codes, "int32")), axis=1)
+        return ops.sum(self.lookup(self.tables, ops.cast(codes, "int32")), axis=1)
 
     def initialize(self, vectors: np.ndarray, seed: int = 0) -> None:
         """Marks the quantizer initialized; codes are the logits' own, there is nothing to fit."""

@@ -14,8 +14,9 @@ class QuantizerOutput(NamedTuple):
     Attributes:
         codes: int32 `[B, L]`, each in `[0, codebook_size)`.
         quantized: float `[B, D]`, what the codes stand for, with the gradient estimator applied.
-        inputs: float `[B, L, D]`, the vector that level l was given to quantize.
-        vectors: float `[B, L, D]`, the code vector chosen at level l; gradients reach the codebook.
+        inputs: float `[B, L, W]`, the vector that level l was given to quantize. W is the size of
+            code vectors, D at most.
+        vectors: float `[B, L, W]`, the code vector chosen at level l; gradients reach the codebook.
         residual_norms: float `[B, L + 1]`, what is unexplained before level 1 and after each.
     """
 
@@ -101,6 +102,18 @@ class Quantizer(keras.layers.Layer, abc.ABC):
     def places(self, codes: Any) -> Any:
         """Returns codes int32 `[B, L]` numbered through over the levels, in `[0, L * K)`."""
         return codes + self.codebook_size * ops.arange(self.levels, dtype="int32")
+
+    def lookup(self, books: Any, codes: Any) -> Any:
+        """Returns the vectors of codes, by one gather for all levels.
+
+        Args:
+            books: Code vectors, float `[L, K, W]`.
+            codes: int32 `[B, L]`.
+
+        Returns:
+            float `[B, L, W]`.
+        """
+        return ops.take(ops.reshape(books, (-1, books.shape[-1])), self.places(codes), axis=0)
 
     @abc.abstractmethod
     def call(self, vectors: Any, training: bool | None = None) -> QuantizerOutput:

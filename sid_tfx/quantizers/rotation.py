@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from sid_tfx.quantizers.initialization import assign, kmeans_centers
+from sid_tfx.quantizers.slices import Slices
 
 
 class OrthogonalRotation(keras.layers.Layer):
@@ -42,7 +43,7 @@ class OrthogonalRotation(keras.layers.Layer):
 
 def optimized_rotation(
     vectors: np.ndarray,
-    slices: list[tuple[int, int]],
+    slices: Slices,
     clusters: int,
     seed: int,
     iterations: int = 10,
@@ -80,7 +81,7 @@ def optimized_rotation(
     return np.asarray(rotation, "float32")
 
 
-def _allocated_directions(vectors: np.ndarray, slices: list[tuple[int, int]]) -> np.ndarray:
+def _allocated_directions(vectors: np.ndarray, slices: Slices) -> np.ndarray:
     """Returns principal directions, shared out so that the slices carry alike much variance."""
     centered = vectors - vectors.mean(axis=0)
     values, directions = np.linalg.eigh(centered.T @ centered)

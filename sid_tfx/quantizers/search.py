@@ -4,8 +4,8 @@ from typing import Any
 
 from keras import ops
 
-from sid_tfx.quantizers.assignment import best
 from sid_tfx.quantizers.beam import grow_beams, take_beams
+from sid_tfx.quantizers.matching import best
 from sid_tfx.quantizers.space import CodeSpace
 
 

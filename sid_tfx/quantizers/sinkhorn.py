@@ -4,6 +4,8 @@ from typing import Any
 
 from keras import ops
 
+from sid_tfx.quantizers.matching import best
+
 # Entropy of the plan, stage by stage, relative to the mean gap between a vector's best code and
 # the others. Small entropy alone would take long to even out and underflow.
 _EPSILONS = (0.3, 0.1, 0.03, 0.01)
@@ -39,4 +41,4 @@ def sinkhorn_codes(scores: Any, iterations: int = 5) -> Any:
         ones = ops.ones((columns, 1), dtype=scores.dtype)
         column = ops.fori_loop(0, iterations, rescale, ones)
         scores = scores + epsilon * scale * ops.log(ops.transpose(column))
-    return ops.cast(ops.top_k(scores, 1)[1][:, 0], "int32")
+    return best(scores)

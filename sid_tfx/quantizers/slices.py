@@ -2,8 +2,11 @@
 
 import itertools
 
+Slices = list[tuple[int, int]]
+"""First dimension and end of each."""
 
-def even_slices(name: str, parts: int, dim: int) -> list[tuple[int, int]]:
+
+def even_slices(name: str, parts: int, dim: int) -> Slices:
     """Returns first dimension and end of `parts` disjoint slices, sizes differing by at most 1.
 
     Args:

@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from sid_tfx.quantizers.assignment import scores, unit
+from sid_tfx.quantizers.matching import unit
 from sid_tfx.quantizers.projection import Projection
 from sid_tfx.quantizers.rotation import OrthogonalRotation
+from sid_tfx.quantizers.slices import Slices
 
 
 class CodeSpace(NamedTuple):
@@ -27,7 +28,7 @@ class CodeSpace(NamedTuple):
     """
 
     dim: int
-    slices: list[tuple[int, int]]
+    slices: Slices
     rotation: Any
     projection: Projection | None
     compare_unit: bool
@@ -55,8 +56,12 @@ class CodeSpace(NamedTuple):
         return (query if self.projection is None else matched), matched
 
     def scores(self, matched: Any, level: int) -> Any:
-        """Returns how well each code of a level fits, float `[B, K]`; more is better."""
-        return scores(matched, self.keys[level], self.halves[level])
+        """Returns how well each code of a level fits, float `[B, K]`; more is better.
+
+        The score is half of what a squared distance leaves after the part that is the same for
+        every code: -cost / 2 = vector . key - (|key|^2 + offset) / 2 + constant.
+        """
+        return ops.matmul(matched, self.keys[level]) - self.halves[level]
 
     def up(self, values: Any, level: int) -> Any:
         """Returns what code vectors `[..., w]` stand for in the level's slice."""
@@ -80,21 +85,13 @@ class CodeSpace(NamedTuple):
         missing = self.books.shape[-1] - vectors.shape[-1]
         return ops.pad(vectors, ((0, 0), (0, missing))) if missing else vectors
 
-    def lookup(self, places: Any) -> Any:
-        """Returns code vectors, float `[B, L, W]`, by one gather for all levels.
-
-        Args:
-            places: Codes numbered through over the levels, int32 `[B, L]`.
-        """
-        return ops.take(ops.reshape(self.books, (-1, self.books.shape[-1])), places, axis=0)
-
 
 def read_codes(
     codebooks: Any,
     offsets: Any,
     *,
     dim: int,
-    slices: list[tuple[int, int]],
+    slices: Slices,
     widths: list[int],
     rotation: OrthogonalRotation | None,
     projection: Projection | None,

@@ -5,14 +5,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from sid_tfx.quantizers.assignment import best
 from sid_tfx.quantizers.beam import check_count
 from sid_tfx.quantizers.fitted import FittedQuantizer
 from sid_tfx.quantizers.gradient import ESTIMATORS
 from sid_tfx.quantizers.gumbel import gumbel_noise, soft_vectors
 from sid_tfx.quantizers.learning import mean_cost, moving_average
+from sid_tfx.quantizers.matching import best
 from sid_tfx.quantizers.quantizer import QuantizerOutput
 from sid_tfx.quantizers.search import nearest_tuples
+from sid_tfx.quantizers.slices import Slices
 from sid_tfx.quantizers.space import CodeSpace, read_codes
 
 
@@ -64,7 +65,7 @@ class VectorQuantizer(FittedQuantizer):
         levels: int,
         codebook_size: int,
         dim: int,
-        slices: list[tuple[int, int]],
+        slices: Slices,
         *,
         assignment: str = "nearest",
         gradient: str = "straight_through",
@@ -173,7 +174,7 @@ class VectorQuantizer(FittedQuantizer):
             codes=stacked,
             quantized=space.turn_back(total),
             inputs=compared,
-            vectors=space.lookup(self.places(stacked)),
+            vectors=self.lookup(space.books, stacked),
             residual_norms=ops.norm(ops.stop_gradient(ops.stack(residuals, axis=1)), axis=-1),
         )
 
@@ -230,7 +231,7 @@ class VectorQuantizer(FittedQuantizer):
     def decode(self, codes: Any) -> Any:
         """Returns the sum of the code vectors, float `[B, D]`, for codes int `[B, L]`."""
         space = self._space()
-        found = space.lookup(self.places(ops.cast(codes, "int32")))
+        found = self.lookup(space.books, ops.cast(codes, "int32"))
         total: Any = 0.0
         for level, width in enumerate(self.code_widths):
             total = total + space.place(space.up(found[:, level, :width], level), level)

@@ -15,11 +15,14 @@ def distinct_share(codes: Any, ad_row: Any) -> Any:
     Returns:
         A float32 scalar; 1 where no two ads of the batch collide.
     """
-    same = ops.all(ops.equal(codes[:, None], codes[None]), axis=-1)
-    other_ad = ops.not_equal(ad_row[:, None], ad_row[None])
     rows = ops.arange(ops.shape(codes)[0])
-    earlier = ops.less(rows[None], rows[:, None])
-    copied = ops.any(ops.logical_and(ops.logical_and(same, other_ad), earlier), axis=-1)
+    copy = ops.logical_and(
+        ops.not_equal(ad_row[:, None], ad_row[None]), ops.less(rows[None], rows[:, None])
+    )
+    # Level by level: a [B, B, L] comparison costs four times as much.
+    for code in ops.unstack(codes, axis=1):
+        copy = ops.logical_and(copy, ops.equal(code[:, None], code[None]))
+    copied = ops.any(copy, axis=-1)
     return 1.0 - ops.mean(ops.cast(copied, "float32"))
 
 
@@ -30,5 +33,10 @@ def perplexities(codes: Any, codebook_size: int) -> Any:
         codes: int `[B, L]`.
         codebook_size: K.
     """
-    used = ops.mean(ops.one_hot(codes, codebook_size, dtype="float32"), axis=0)
+    rows, levels = ops.shape(codes)[0], codes.shape[1]
+    places = ops.reshape(codes + codebook_size * ops.arange(levels, dtype="int32"), (-1,))
+    counts = ops.segment_sum(
+        ops.ones_like(places, dtype="float32"), places, num_segments=levels * codebook_size
+    )
+    used = ops.reshape(counts, (levels, codebook_size)) / ops.cast(rows, "float32")
     return ops.exp(-ops.sum(used * ops.log(used + 1e-9), axis=-1))

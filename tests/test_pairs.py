@@ -101,3 +101,24 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_groups_must_cover_the_ads():
     with pytest.raises(ValueError, match=r"\[10\]"):
         batches().regroup(np.zeros(3))
+
+
+def test_replay_gives_a_share_of_every_batch_to_crowded_groups():
+    data = PairBatches({"x": np.arange(96)}, np.zeros((0, 2)), batch_size=32, seed=1)
+    groups = np.arange(96)
+    groups[40:44] = 40
+    data.regroup(groups, replay=0.25)
+    for _ in range(2):
+        for index in range(len(data)):
+            triggers = data[index][0]["ad_row"][:32]
+            assert len(triggers) == 32
+            assert set(triggers[-8:]) == {40, 41, 42, 43}
+        data.on_epoch_end()
+    data.regroup(np.arange(96), replay=0.25)
+    seen = np.concatenate([data[index][0]["ad_row"][:32] for index in range(len(data))])
+    assert sorted(seen) == list(range(96)), "without a crowd every ad comes once"
+
+
+def test_replay_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match=r"replay must be in \[0, 1\), got 1"):
+        batches().regroup(np.zeros(len(batches().features["advertiser"])), replay=1.0)

@@ -16,18 +16,25 @@ class ConflictMining(keras.callbacks.Callback):
 
     Args:
         batches: What `fit` trains on.
+        replay: Share of each batch given to ads that collide, so that HaMR sees each several times
+            in an epoch.
         every: Epochs between two looks at all ads' codes.
         batch_size: Ads encoded at a time.
 
     Raises:
-        ValueError: `every` is below 1.
+        ValueError: `every` is below 1, or `replay` is not in [0, 1).
     """
 
-    def __init__(self, batches: PairBatches, every: int = 1, batch_size: int = 1024) -> None:
+    def __init__(
+        self, batches: PairBatches, replay: float = 0.125, every: int = 1, batch_size: int = 1024
+    ) -> None:
         super().__init__()
+        if not 0.0 <= replay < 1.0:
+            raise ValueError(f"replay must be in [0, 1), got {replay}.")
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}.")
         self.batches = batches
+        self.replay = replay
         self.every = every
         self.batch_size = batch_size
 
@@ -35,4 +42,5 @@ class ConflictMining(keras.callbacks.Callback):
         """Groups the next epochs' batches by this epoch's codes."""
         if (epoch + 1) % self.every == 0 and epoch + 1 < self.params["epochs"]:
             codes = self.model.encode(self.batches.features, self.batch_size)["codes"]
-            self.batches.regroup(np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1))
+            groups = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+            self.batches.regroup(groups, self.replay)

@@ -70,9 +70,10 @@ class PairBatches(keras.utils.PyDataset):
         self._starts = np.searchsorted(pairs[order, 0], np.arange(self.rows + 1))
         self._cumulative = np.concatenate([[0.0], np.cumsum(weights[order])])
         self._groups = np.arange(self.rows)
+        self._replay = 0.0
         self._draw()
 
-    def regroup(self, groups: np.ndarray) -> None:
+    def regroup(self, groups: np.ndarray, replay: float = 0.0) -> None:
         """Puts ads of one group into one batch from here on, as far as it holds them.
 
         Losses over pairs of rows see two given ads together once in many epochs; grouped by
@@ -80,13 +81,19 @@ class PairBatches(keras.utils.PyDataset):
 
         Args:
             groups: int `[N]`, the group of each ad; an ad alone in its group is placed freely.
+            replay: Share of each batch given to ads that are not alone, so that they come several
+                times in an epoch; the ads that they displace, others each time, come in a later
+                one.
 
         Raises:
-            ValueError: Not one group per ad.
+            ValueError: Not one group per ad, or `replay` is not in [0, 1).
         """
         if np.shape(groups) != (self.rows,):
             raise ValueError(f"groups must be [{self.rows}], got {np.shape(groups)}.")
+        if not 0.0 <= replay < 1.0:
+            raise ValueError(f"replay must be in [0, 1), got {replay}.")
         self._groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
+        self._replay = replay
         self._draw()
 
     def _draw(self) -> None:
@@ -105,6 +112,11 @@ class PairBatches(keras.utils.PyDataset):
         # Every batch is full, so that one traced graph serves all: the last is filled up from the
         # front of the order.
         self._order = np.resize(order, len(self) * self.batch_size)
+        crowded = order[np.bincount(self._groups)[self._groups[order]] > 1]
+        places = int(self._replay * self.batch_size)
+        if places and len(crowded):
+            batches = self._order.reshape(len(self), self.batch_size)
+            batches[:, -places:] = np.resize(crowded, (len(self), places))
 
     def __len__(self) -> int:
         return math.ceil(self.rows / self.batch_size)

@@ -1,9 +1,5 @@
-"""Prints every pairwise loss and the size of its gradient on the backend of KERAS_BACKEND.
+"""Every pairwise loss and the size of its gradient on the backend in use."""
 
-Run by test_losses_jax.py in a process of its own: a Keras backend is fixed at import.
-"""
-
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +53,3 @@ def values() -> dict[str, tuple[float, float]]:
         "granularity": gradient_of(lambda x: granularity(x, labels), levels),
         "dual tower": gradient_of(lambda x: tower(x, ad_row), z),
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(values()))

@@ -1,17 +1,12 @@
-"""Trains a tokenizer on the backend that KERAS_BACKEND names; prints what came of it.
+"""Losses of a tokenizer's training and what callbacks assign, on the backend in use."""
 
-Run by test_jax_backend.py in a process of its own: a Keras backend is fixed at import.
-"""
-
-import json
-import sys
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-import sid_tfx  # noqa: F401
 from sid_tfx.callbacks import CodebookRefit, DeadCodeRevival
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.features import AdSchema, FeatureSizes
@@ -60,7 +55,7 @@ def codebook_moves() -> list[float]:
     return [float(move) for move in moves]
 
 
-def run(weights_path: str) -> dict[str, object]:
+def values(weights_path: str | Path) -> dict[str, object]:
     """Trains from given weights with the default optimizer; returns losses and codebook moves."""
     features = catalogue(200)
     model = small_tokenizer()
@@ -75,14 +70,9 @@ def run(weights_path: str) -> dict[str, object]:
         steps.append({name: float(value) for name, value in logs.items()})
     history = model.fit(data, epochs=2, verbose=0).history
     return {
-        "backend": keras.backend.backend(),
         "steps": steps,
         "fit": history["loss"],
         "distinct": history["distinct_sids"],
         "codes_shape": list(model.encode(features)["codes"].shape),
         "moves": codebook_moves(),
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(run(sys.argv[1])))

@@ -1,9 +1,4 @@
-"""Quantizes and takes gradients on the backend that KERAS_BACKEND names; prints the results.
-
-Run by test_quantizers_jax.py in a process of its own: a Keras backend is fixed at import.
-"""
-
-import json
+"""Codes, rankings and losses of quantizers on the backend in use."""
 
 import keras
 
@@ -38,7 +33,7 @@ class Ranked(keras.layers.Layer):
         return self.quantizer.ranked_codes(vectors, 4)
 
 
-def results():
+def values():
     """Returns, for each case, codes after fitting and after two steps of SGD, and the losses."""
     found = []
     for name, options in JAX_CASES:
@@ -62,8 +57,4 @@ def results():
                 "losses": losses,
             }
         )
-    return {"backend": keras.backend.backend(), "cases": found}
-
-
-if __name__ == "__main__":
-    print(json.dumps(results()))
+    return found

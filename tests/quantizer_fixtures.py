@@ -1,9 +1,12 @@
 """Quantizers of every structure with every option, and data for them."""
 
+import functools
+from typing import Any
+
 import keras
 import numpy as np
 
-from sid_tfx.quantizers import QUANTIZERS
+from sid_tfx.quantizers import QUANTIZERS, Quantizer
 
 _RNG = np.random.default_rng(5)
 VECTORS = (_RNG.normal(size=(200, 7)) @ _RNG.normal(size=(7, 7)) * 0.4).astype("float32")
@@ -36,13 +39,24 @@ JAX_CASES = [
 ]
 
 
-def fitted_case(name, options, levels=3, size=8, seed=0):
-    """Returns a quantizer fitted to VECTORS."""
-    if name == "residual_product" and options.get("residual_levels") == 2:
-        levels = 4
-    quantizer = QUANTIZERS[name](levels, size, VECTORS.shape[1], seed=seed, **options)
-    quantizer.initialize(VECTORS, seed)
+def new_case(name: str, options: dict[str, Any], seed: int = 0) -> Quantizer:
+    """Returns a quantizer of three levels, or four where two are residual, not fitted."""
+    levels = 4 if options.get("residual_levels") == 2 else 3
+    return QUANTIZERS[name](levels, 8, VECTORS.shape[1], seed=seed, **options)
+
+
+def fitted_case(name: str, options: dict[str, Any]) -> Quantizer:
+    """Returns a quantizer fitted to VECTORS, by weights of a fit made once for each case."""
+    quantizer = new_case(name, options)
+    quantizer.set_weights(_fitted_weights(name, tuple(options.items())))
     return quantizer
+
+
+@functools.cache
+def _fitted_weights(name: str, options: tuple[tuple[str, Any], ...]) -> list[np.ndarray]:
+    quantizer = new_case(name, dict(options))
+    quantizer.initialize(VECTORS)
+    return quantizer.get_weights()
 
 
 def model_around(quantizer, width):

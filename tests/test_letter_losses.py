@@ -40,7 +40,7 @@ def diversity_oracle(codebooks, groups, codes, tau):
     return np.mean(per_level)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 10_000), st.integers(1, 8), st.sampled_from([0.07, 0.5]))
 def test_alignment_equals_its_oracle(seed, rows, tau):
     rng = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ def test_alignment_does_not_touch_ads_without_training_events():
     assert float(nothing) == 0.0
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from([0.5, 1.0]))
 def test_diversity_equals_its_oracle(seed, levels, tau):
     rng = np.random.default_rng(seed)

@@ -63,7 +63,7 @@ def repulsion_oracle(z, codes, ad_row, radius):
     return 0.2 * np.mean(full or [0]) + 0.1 * np.mean(partial or [0])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.sampled_from([0.07, 0.5]))
 def test_dual_tower_equals_its_oracle(seed, pairs, tau):
     rng = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def test_dual_tower_equals_its_oracle(seed, pairs, tau):
     np.testing.assert_allclose(value, tower_oracle(vectors, ad_row, tau), rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 10_000), st.integers(2, 8), st.integers(1, 4))
 def test_multi_granularity_equals_its_oracle(seed, rows, levels):
     rng = np.random.default_rng(seed)
@@ -84,7 +84,7 @@ def test_multi_granularity_equals_its_oracle(seed, rows, levels):
     np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 10_000), st.integers(1, 8), st.integers(0, 2))
 def test_repulsion_equals_its_oracle(seed, pairs, radius):
     rng = np.random.default_rng(seed)

@@ -80,7 +80,7 @@ def _kmeans(vectors: str, initialization: str) -> Preset:
 PRESETS: dict[str, Preset] = {
     "joint": Preset(
         description="UniSID's encoder before residual codebooks, both papers' losses (ours)",
-        encoder=("joint", {}),
+        encoder=("joint", {"layers": 1}),
         quantizer=("residual", {}),
         loss_weights={
             "level_contrastive": 0.3,
@@ -89,11 +89,14 @@ PRESETS: dict[str, Preset] = {
             "reconstruction": 1.0,
             "quantization": 1.0,
             "dual_tower": 0.1,
-            "repulsion_full": 2.0,
+            # QuaSID's 0.2 is too weak to part ads of one advertiser and category that L_sid pulls.
+            "repulsion_full": 10.0,
             "repulsion_partial": 0.2,
         },
-        arguments={"mine_conflicts": True, "refits": (0.2, 0.5, 0.8)},
+        # The last refit is early: repulsion needs the rest of the epochs to settle codes.
+        arguments={"mine_conflicts": True, "refits": (0.2, 0.4)},
         epochs=30,
+        learning_rate=2e-3,
     ),
     "unisid": Preset(
         description="parallel heads, argmax codes, no codebook (UniSID, arXiv 2602.10445)",

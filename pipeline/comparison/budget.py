@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.config import ConfigError
 
 _SIZES = (
-    "hidden_size", "num_layers", "num_heads", "mlp_size", "head_size", "head_layers", "max_history"
+    "hidden_size", "num_layers", "num_heads", "mlp_size", "head_size", "head_layers", "dropout",
+    "max_history",
 )  # fmt: skip
 
 
@@ -21,12 +22,13 @@ class Budget:
     differ between two cells. There is no early stop, so that all train on the same steps.
 
     Args:
-        hidden_size: See `SidRecommender`, as the next five.
+        hidden_size: See `SidRecommender`, as the next six.
         num_layers: Transformer blocks.
         num_heads: Attention heads.
         mlp_size: Width of the blocks' MLPs.
         head_size: Width of the level head.
         head_layers: Hidden layers of the level head.
+        dropout: Rate in blocks and head. None: so short a training underfits.
         max_history: Newest ads of a history, in training and in evaluation.
         positions: Positions per batch.
         epochs: Passes over the training histories.
@@ -48,9 +50,10 @@ class Budget:
     mlp_size: int = 256
     head_size: int = 128
     head_layers: int = 2
+    dropout: float = 0.0
     max_history: int = 20
     positions: int = 2048
-    epochs: int = 15
+    epochs: int = 10
     learning_rate: float = 4e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.05

@@ -79,7 +79,9 @@ def load_data(ads_path: str, events_path: str) -> Data:
     splits = leave_one_out(events["user_id"].to_numpy(), rows, events["timestamp"].to_numpy())
     preprocessor = AdPreprocessor(ads.schema).adapt(ads)
     users = np.repeat(np.arange(len(splits.train)), splits.train.lengths)
-    pairs = SwingPairs(*_cached(swing_pairs)(users, splits.train.rows))
+    # With the pairs of single users, as the pipeline has them: without, methods that quantize
+    # collaborative vectors would have none for a third of the ads.
+    pairs = SwingPairs(*_cached(swing_pairs)(users, splits.train.rows, single_users=True))
     return Data(ads, preprocessor.transform(ads), preprocessor.sizes, pairs, splits)
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sid_tfx.callbacks.mining import conflict_groups
 from sid_tfx.datasets.pairs import PairBatches
 
 pytestmark = pytest.mark.unit
@@ -122,3 +123,11 @@ def test_replay_gives_a_share_of_every_batch_to_crowded_groups():
 def test_replay_outside_its_range_is_refused():
     with pytest.raises(ValueError, match=r"replay must be in \[0, 1\), got 1"):
         batches().regroup(np.zeros(len(batches().features["advertiser"])), replay=1.0)
+
+
+def test_copies_of_an_ad_are_no_conflict():
+    codes = np.array([[1, 2], [1, 2], [3, 4], [3, 4], [5, 6], [1, 2]])
+    vectors = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.5, 0.50001], [1.0, 1.0], [1.0, 0.0]])
+    groups = conflict_groups(codes, vectors)
+    assert groups[0] == groups[1] == groups[5]
+    assert len(np.unique(groups)) == 4, "rows 2 and 3 are one ad under two ids"

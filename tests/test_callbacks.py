@@ -13,6 +13,7 @@ from sid_tfx.callbacks import (
     DeadCodeRevival,
     DiversityRefresh,
     ExplorationDecay,
+    LearningRateDecay,
     SidHealth,
     writers_first,
 )
@@ -118,6 +119,14 @@ def test_exploration_falls_from_its_start_to_none(schedule, expected):
     history = fit(model, [ExplorationDecay(until=4 / 6, schedule=schedule)], epochs=6)
     assert history["exploration"] == pytest.approx(expected, abs=1e-4)
     assert model.explored == pytest.approx(np.repeat(expected, 2), abs=1e-4), "in every step"
+
+
+def test_learning_rate_falls_by_a_cosine_and_comes_back():
+    model = Toy()
+    history = fit(model, [LearningRateDecay(final_share=0.1)])
+    expected = 0.1 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4)))
+    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
 
 
 def test_a_quantizer_that_does_not_explore_is_refused():

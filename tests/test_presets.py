@@ -17,6 +17,7 @@ pytestmark = pytest.mark.unit
 JOINED = dataclasses.replace(SCHEMA, dense={**SCHEMA.dense, COLLABORATIVE: COLLABORATIVE_DIM})
 VECTORS = AdSchema(dense={"image_embedding": 8})
 TRAINED = [name for name, chosen in PRESETS.items() if chosen.trains]
+WITH_HAMR = [name for name in TRAINED if "repulsion_full" in PRESETS[name].loss_weights]
 
 
 def small(name: str, **arguments) -> SidTokenizer:
@@ -49,9 +50,7 @@ def ads():
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_trains_encodes_and_is_saved(name, ads, tmp_path):
     model = small(name)
-    history = model.fit(
-        PairBatches(ads, pairs(ads, 60), batch_size=60), epochs=1, verbose=0
-    ).history
+    history = model.fit(PairBatches(ads, pairs(ads, 60)), epochs=1, verbose=0).history
     assert bool(history) == PRESETS[name].trains
     out = model.encode(ads)
     codes = out["codes"]
@@ -69,15 +68,21 @@ def test_every_preset_trains_encodes_and_is_saved(name, ads, tmp_path):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_hamr_plugs_into_every_preset_that_trains_by_one_argument(name, ads):
-    with_hamr, without = small(name, repulsion=True), small(name, repulsion=False)
-    assert "repulsion" in with_hamr.objective.terms
-    assert "repulsion" not in without.objective.terms
+    model = small(name, repulsion=True)
+    assert "repulsion" in model.objective.terms
     batch = PairBatches(ads, pairs(ads, 60), batch_size=60)[0][0]
-    with_hamr.initialize(ads)
-    outputs = with_hamr(batch, training=True)
+    outputs = model(batch, training=True)
     # All codes equal: every pair that is no pair of the batch is a conflict.
     outputs["codes"] = np.zeros((120, 3), "int32")
-    assert float(with_hamr.objective(batch, outputs)["repulsion"]) > 0
+    assert float(model.objective(batch, outputs)["repulsion"]) > 0
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in TRAINED if "repulsion_full" in PRESETS[name].loss_weights]
+)
+def test_hamr_is_taken_away_by_the_same_argument(name):
+    assert "repulsion" in small(name).objective.terms
+    assert "repulsion" not in small(name, repulsion=False).objective.terms
 
 
 def test_hamr_is_refused_where_nothing_trains():

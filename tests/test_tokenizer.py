@@ -8,7 +8,6 @@ from sid_tfx.callbacks import (
     CollapseGuard,
     ConflictMining,
     DeadCodeRevival,
-    LearningRateDecay,
     SidHealth,
 )
 from sid_tfx.datasets.pairs import PairBatches
@@ -77,7 +76,9 @@ def test_batch_order_and_size_do_not_change_codes(ads, trained):
 
 def test_training_lowers_the_loss_and_logs_every_term_and_health(trained):
     history = trained[1]
-    assert history["loss"][-1] < 0.9 * history["loss"][0]
+    assert history["loss"][-1] < history["loss"][0]
+    for name in ("embedding_contrastive", "reconstruction", "summary"):
+        assert history[name][-1] < 0.7 * history[name][0], name
     terms = [
         "level_contrastive",
         "embedding_contrastive",
@@ -108,7 +109,7 @@ def test_the_same_seed_trains_the_same_model(ads):
     for seed in (5, 5, 6):
         keras.utils.set_random_seed(seed + len(prints))
         model = eager(seed=seed)
-        model.fit(batches(ads), epochs=1, verbose=0)
+        model.fit(batches(ads, 150), epochs=1, verbose=0)
         prints.append(fingerprint(model))
     assert prints[0] == prints[1]
     assert prints[0] != prints[2]
@@ -132,7 +133,8 @@ def test_keras_file_round_trip_keeps_answers_and_training_goes_on(ads, trained, 
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
     books = np.asarray(loaded.quantizer.codebooks).copy()
-    loaded.fit(batches(ads), epochs=1, verbose=0)
+    loaded.run_eagerly = True
+    loaded.fit(batches(ads, 150), epochs=1, verbose=0)
     moved = np.abs(np.asarray(loaded.quantizer.codebooks) - books).max()
     assert 0 < moved < 0.5, "a loaded tokenizer's codebooks are trained on, not made anew"
 
@@ -151,14 +153,14 @@ def test_terms_follow_weights_and_schema(ads):
     )
     expected = ["level_contrastive", "embedding_contrastive", "reconstruction", "quantization"]
     assert model.objective.terms == expected
-    history = model.fit(batches(ads), epochs=1, verbose=0).history
+    history = model.fit(batches(ads, 300), epochs=1, verbose=0).history
     assert "repulsion" not in history
     bare = small_tokenizer(schema=AdSchema(text={"title": 6}), sizes=FeatureSizes(text=60))
     assert "level_contrastive" not in bare.objective.terms
     assert "summary" not in bare.objective.terms
     features = {"title_tokens": ads["title_tokens"]}
     bare.compile(run_eagerly=True)
-    bare.fit(batches({**features, "category": ads["category"]}), epochs=1, verbose=0)
+    bare.fit(batches({**features, "category": ads["category"]}, 300), epochs=1, verbose=0)
     assert bare.encode(features)["codes"].shape == (300, 3)
 
 
@@ -182,15 +184,15 @@ def test_a_batch_without_ad_row_is_refused(ads, trained):
 
 
 def test_given_callbacks_replace_the_defaults_of_their_kind(ads):
-    data = batches(ads)
-    revival = DeadCodeRevival(every=1, threshold=0.9)
+    data = batches(ads, 150)
+    revival = DeadCodeRevival(every=1, threshold=0.96)
     model = eager()
     model.fit(data, epochs=1, verbose=0, callbacks=[revival, ConflictMining(data)])
     assert revival.revived > 0
 
 
 def test_sid_health_logs_the_catalogues_collisions(ads):
-    history = eager().fit(batches(ads), epochs=2, verbose=0, callbacks=[SidHealth(ads)])
+    history = eager().fit(batches(ads, 300), epochs=2, verbose=0, callbacks=[SidHealth(ads)])
     assert len(history.history["collision_share"]) == 2
     assert 0 < history.history["entropy_nats"][-1] <= np.log(300) + 1e-6
 
@@ -203,7 +205,7 @@ def test_collapse_guard_warns_and_stops(ads):
     guard = CollapseGuard(distinct_sids=0.9, after=0, stop=True)
     no_revival = DeadCodeRevival(every=10_000)
     with pytest.warns(UserWarning, match="Codebook collapse: after epoch 1"):
-        history = model.fit(batches(ads), epochs=5, verbose=0, callbacks=[guard, no_revival])
+        history = model.fit(batches(ads, 300), epochs=5, verbose=0, callbacks=[guard, no_revival])
     assert len(history.history["loss"]) == 1
 
 
@@ -237,20 +239,8 @@ def test_fingerprint_sees_any_change(trained):
     assert fingerprint(model) == before
 
 
-def test_learning_rate_falls_by_a_cosine_and_comes_back(ads):
-    model = small_tokenizer()
-    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
-    history = model.fit(
-        batches(ads), epochs=4, verbose=0, callbacks=[LearningRateDecay(final_share=0.1)]
-    ).history
-    done = np.arange(4) / 4
-    expected = 0.1 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * done)))
-    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5)
-    assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
-
-
 def test_a_schedule_of_the_optimizer_is_left_alone(ads):
     model = small_tokenizer()
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     model.compile(keras.optimizers.SGD(schedule), run_eagerly=True)
-    assert "learning_rate" not in model.fit(batches(ads), epochs=1, verbose=0).history
+    assert "learning_rate" not in model.fit(batches(ads, 300), epochs=1, verbose=0).history

@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,7 +11,6 @@ from keras import ops
 
 from sid_tfx.embedding import DenseGradientEmbedding
 from sid_tfx.transformer import SeededLayers
-from tests.test_jax_backend import environment
 
 pytestmark = pytest.mark.unit
 
@@ -36,7 +37,11 @@ def test_jax_clips_alike():
     pytest.importorskip("jax")
     code = "from tests.test_embedding import *; print(json.dumps(clipped_step(0.5).tolist()))"
     done = subprocess.run(
-        [sys.executable, "-c", code], **environment("jax"), capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), clipped_step(0.5))

@@ -289,6 +289,7 @@ def evaluate_recommender(through: str, users: int, json_path: Path | None, **opt
     help="Folder of records and tables. Default: benchmarks/results/tokenizers/NAME.",
 )
 @click.option("--memory-limit-gb", type=float, default=6.0, help="A cell past it is ended.")
+@click.option("--jobs", default=1, help="Cells that train at once, each on its share of the cores.")
 @click.option("--only-report", is_flag=True, help="Train nothing: tables from the records.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path))
 def evaluate_tokenizers(json_path: Path | None, **options: Any) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import queue
 import time
 from collections.abc import Sequence
+from concurrent import futures
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +24,7 @@ from pipeline.comparison.cells import (
     shared_spec,
     table_of,
 )
-from pipeline.comparison.process import CellFailed, run_job
+from pipeline.comparison.process import CellFailed, core_shares, run_job
 from pipeline.comparison.records import FinishedCell, Record, UnreadableCell
 from pipeline.config import ConfigError
 from pipeline.sample import sample_files
@@ -76,6 +78,7 @@ def compare(
     name: str,
     results: Path | None,
     memory_limit_gb: float,
+    jobs: int,
     only_report: bool,
 ) -> tuple[list[Record], list[str]]:
     """Does what `evaluate tokenizers` asks for; its options are the arguments.
@@ -99,7 +102,7 @@ def compare(
     variants = choose_variants(_names(presets), ablate, _names(with_repulsion))
     shared = shared_spec(data_fingerprint(ads, events), budget, levels, codebook_size)
     cells = [make_cell(variant, seed, shared) for seed in range(seeds) for variant in variants]
-    failed = train_cells(comparison, console, cells, ads, events, memory_limit_gb)
+    failed = train_cells(comparison, console, cells, ads, events, memory_limit_gb, jobs)
     if len(failed) == len(cells):
         return [], failed
     return report_cells(comparison, console, table_of(shared)), failed
@@ -116,8 +119,9 @@ def train_cells(
     ads: Path,
     events: Path,
     memory_limit_gb: float,
+    jobs: int = 1,
 ) -> list[str]:
-    """Trains every cell that has no record yet, one process at a time.
+    """Trains every cell that has no record yet, each in a process of its own.
 
     Args:
         comparison: Where and how.
@@ -126,6 +130,7 @@ def train_cells(
         ads: The ads.
         events: The event log.
         memory_limit_gb: A cell that holds more is ended.
+        jobs: Cells that train at once, each on its share of the cores.
 
     Returns:
         Names of the cells that failed.
@@ -136,25 +141,35 @@ def train_cells(
     reasons = {cell.stem: _why_train(comparison, cell) for cell in cells}
     pending = [cell for cell in cells if reasons[cell.stem]]
     check_presets(ads, list(dict.fromkeys(cell.variant for cell in pending)), comparison)
-    failed = []
-    for number, cell in enumerate(cells, start=1):
+    free: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    for share in core_shares(jobs):
+        free.put(share)
+
+    def finish(number: int, cell: Cell) -> bool:
+        """Trains a cell where that is to be done; returns whether there is a record."""
         head = f"[{number}/{len(cells)}] {cell.variant.label} seed {cell.seed}"
         reason = reasons[cell.stem]
         if reason is None:
             finished = records.load_cell(comparison.base(cell.stem))
             assert finished is not None
             _print(console, f"{head}: kept; {_figures(finished.record)}")
-            continue
+            return True
+        cores = free.get()
         _print(console, f"{head}: {reason} ...")
         begin = time.monotonic()
         try:
-            record = _train(comparison, cell, ads, events, memory_limit_gb)
+            record = _train(comparison, cell, ads, events, memory_limit_gb, cores)
         except CellFailed as error:
             _print(console, f"{head}: FAILED, {error}", "red")
-            failed.append(cell.stem)
-        else:
-            _print(console, f"{head}: {time.monotonic() - begin:.0f} s; {_figures(record)}")
-    return failed
+            return False
+        finally:
+            free.put(cores)
+        _print(console, f"{head}: {time.monotonic() - begin:.0f} s; {_figures(record)}")
+        return True
+
+    with futures.ThreadPoolExecutor(jobs) as pool:
+        done = list(pool.map(finish, range(1, len(cells) + 1), cells))
+    return [cell.stem for cell, ok in zip(cells, done, strict=True) if not ok]
 
 
 def check_presets(ads: Path, variants: Sequence[Variant], comparison: Comparison) -> None:
@@ -264,7 +279,7 @@ def _notes(cells: Sequence[FinishedCell], compared: Sequence[report.Row]) -> lis
     notes = [
         "Mean ± standard deviation over seeds. Codes before de-dup; leave-one-out, every ad "
         f"ranked, plain, {record['users']:,} test users. Item level unless a column says SID. "
-        f"Peak memory is the whole cell's, on {record['cores']} cores.",
+        f"Peak memory is the whole cell's, seconds are on {record['cores']} core(s).",
         f"Made by `python pipeline.py evaluate tokenizers`; the budget of all: {budget}.",
     ]
     if compared:
@@ -294,7 +309,12 @@ def _why_train(comparison: Comparison, cell: Cell) -> str | None:
 
 
 def _train(
-    comparison: Comparison, cell: Cell, ads: Path, events: Path, memory_limit_gb: float
+    comparison: Comparison,
+    cell: Cell,
+    ads: Path,
+    events: Path,
+    memory_limit_gb: float,
+    cores: Sequence[int],
 ) -> Record:
     base = comparison.base(cell.stem)
     job = {
@@ -306,7 +326,7 @@ def _train(
         "out": str(base.absolute()),
     }
     log = base.with_name(f"{base.name}.log")
-    run_job(job, log, 1024 * memory_limit_gb)
+    run_job(job, log, 1024 * memory_limit_gb, cores)
     try:
         finished = records.load_cell(base)
     except UnreadableCell as error:

@@ -13,7 +13,7 @@ from pipeline.comparison.budget import Budget
 from pipeline.config import ConfigError
 from sid_tfx.presets import PRESETS, Preset
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the figures of a record change their meaning: older records become stale."""
 
 ABLATED = ("joint", "quasid")

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from pipeline.config import ConfigError
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MODULE = "pipeline.comparison.train"
@@ -23,13 +25,32 @@ class CellFailed(Exception):
     """A cell's process did not finish; the message holds its last lines and where the rest is."""
 
 
-def run_job(job: Mapping[str, Any], log: Path, memory_limit_mb: float) -> None:
+def core_shares(jobs: int) -> list[list[int]]:
+    """Shares the cores of this process out evenly among cells that train at once.
+
+    Args:
+        jobs: Cells at once.
+
+    Raises:
+        ConfigError: There are not as many cores.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if not 1 <= jobs <= len(cores):
+        raise ConfigError(f"--jobs must be in [1, {len(cores)}], a core a cell, got {jobs}")
+    share = len(cores) // jobs
+    return [cores[job * share : (job + 1) * share] for job in range(jobs)]
+
+
+def run_job(
+    job: Mapping[str, Any], log: Path, memory_limit_mb: float, cores: Sequence[int]
+) -> None:
     """Trains a cell and waits for it.
 
     Args:
         job: What `pipeline.comparison.train.main` reads.
         log: Gets everything that the process prints.
         memory_limit_mb: The process is ended when it holds more.
+        cores: The cores that it may use; TensorFlow starts a thread for each.
 
     Raises:
         CellFailed: The process failed, or was ended over its memory.
@@ -54,6 +75,7 @@ def run_job(job: Mapping[str, Any], log: Path, memory_limit_mb: float) -> None:
             stderr=subprocess.STDOUT,
             env=environment,
         )
+        process.cpu_affinity(list(cores))
         try:
             over = _wait(process, memory_limit_mb)
         finally:

@@ -20,7 +20,8 @@ FIGURES = (
     "v_measure", "prefix_purity", "coverage", "dead_codes", "perplexity", "gini",
     "embedding_hit_rate", "recall@10", "ndcg@10", "sid_recall@10", "sid_ndcg@10",
     "validation_recall@10", "validation_ndcg@10",
-    "train_seconds", "recommender_seconds", "peak_rss_mb", "tokenizer_peak_rss_mb",
+    "train_seconds", "train_cpu_seconds", "recommender_seconds", "peak_rss_mb",
+    "tokenizer_peak_rss_mb",
 )  # fmt: skip
 """Figures of a record that the table averages, in the order of its columns."""
 

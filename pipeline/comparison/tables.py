@@ -54,6 +54,7 @@ def columns(levels: int) -> list[Column]:
         Column("SID N@10", "sid_ndcg@10", _fixed(4)),
         Column("validation N@10", "validation_ndcg@10", _fixed(4)),
         Column("tokenizer, s", "train_seconds", _fixed(0), brief=True),
+        Column("tokenizer, CPU s", "train_cpu_seconds", _fixed(0)),
         Column("peak, MB", "peak_rss_mb", _fixed(0), brief=True),
     ]
 

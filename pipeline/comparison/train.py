@@ -98,10 +98,11 @@ def train_cell(spec: dict[str, Any], data: Data) -> tuple[Record, dict[str, np.n
     budget = Budget(**spec["budget"])
     # Fixes dropout and whatever else has no seed of its own.
     keras.utils.set_random_seed(spec["seed"])
-    begin = time.monotonic()
+    begin, begin_cpu = time.monotonic(), time.process_time()
     encoded = tokenize(spec, data)
     codes = encoded["codes"]
     train_seconds = time.monotonic() - begin
+    train_cpu_seconds = time.process_time() - begin_cpu
     tokenizer_peak = _peak_rss_mb()
 
     catalog = SidCatalog.build(
@@ -132,6 +133,7 @@ def train_cell(spec: dict[str, Any], data: Data) -> tuple[Record, dict[str, np.n
         **ranking_figures(test, validation),
         "users": len(test.ranks),
         "train_seconds": round(train_seconds, 2),
+        "train_cpu_seconds": round(train_cpu_seconds, 2),
         "recommender_seconds": round(recommender_seconds, 2),
         "evaluate_seconds": round(evaluate_seconds, 2),
         "peak_rss_mb": _peak_rss_mb(),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -148,11 +149,13 @@ class Trainer:
 
     def __init__(self, monkeypatch):
         self.trained = []
+        self.cores = []
         self.fails = set()
         monkeypatch.setattr(compare_tokenizers, "run_job", self)
         monkeypatch.setattr(compare_tokenizers, "check_presets", lambda *_: None)
 
-    def __call__(self, job, log, memory_limit_mb):
+    def __call__(self, job, log, memory_limit_mb, cores):
+        self.cores.append(cores)
         spec = job["spec"]
         cell = cells.Cell(Variant(spec["preset"], spec["ablation"]), spec["seed"], spec)
         self.trained.append(cell.stem)
@@ -171,13 +174,13 @@ def compared(trainer, tmp_path):
     """Trains rows of `rq_vae` and `rq_kmeans`, two seeds, and tells what was printed."""
     comparison = Comparison("market", tmp_path / "results", reference="rq_vae")
 
-    def train(shared=SHARED):
+    def train(shared=SHARED, jobs=1):
         console = Console(record=True, width=200)
         todo = [make_cell(Variant(name), seed, shared)
                 for seed in (0, 1) for name in ("rq_vae", "rq_kmeans")]  # fmt: skip
         trainer.trained = []
         paths = tmp_path / "ads.parquet", tmp_path / "events.parquet"
-        failed = train_cells(comparison, console, todo, *paths, 6.0)
+        failed = train_cells(comparison, console, todo, *paths, 6.0, jobs)
         return failed, console.export_text()
 
     train.comparison = comparison
@@ -192,6 +195,17 @@ def test_a_second_run_trains_nothing(compared, trainer):
     failed, text = compared()
     assert trainer.trained == []
     assert text.count("kept") == 4
+
+
+def test_cells_that_train_at_once_have_cores_of_their_own(compared, trainer):
+    cores = sorted(os.sched_getaffinity(0))
+    failed, _ = compared(jobs=len(cores))
+    assert failed == []
+    assert sorted(trainer.trained) == sorted(set(trainer.trained))
+    assert len(trainer.trained) == 4
+    assert all(share in [[core] for core in cores] for share in trainer.cores)
+    with pytest.raises(ConfigError, match=rf"--jobs must be in \[1, {len(cores)}\]"):
+        compared(jobs=len(cores) + 1, shared={**SHARED, "levels": 4})
 
 
 def test_damaged_and_stale_cells_are_trained_again(compared, trainer):
@@ -244,20 +258,20 @@ def test_report_without_records_says_what_to_do(tmp_path):
 def test_a_process_that_fails_shows_its_last_lines(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "_MODULE", "no.such.module")
     with pytest.raises(CellFailed, match=r"exit code 1; log: .*cell\.log\n  .*no.such.module"):
-        run_job({}, tmp_path / "cell.log", 6000)
+        run_job({}, tmp_path / "cell.log", 6000, [0])
 
 
 def test_a_process_over_its_memory_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "_MODULE", "http.server")
     monkeypatch.setattr(process, "_POLL_SECONDS", 0.005)
     with pytest.raises(CellFailed, match="memory-limit-gb"):
-        run_job({}, tmp_path / "cell.log", 0.001)
+        run_job({}, tmp_path / "cell.log", 0.001, [0])
 
 
 def options(**given):
     return {
         "ads": None, "events": None, "presets": "joint", "seeds": 1, "levels": 3,
-        "codebook_size": 16, "ablate": False, "with_repulsion": "", "reference": "joint",
+        "codebook_size": 16, "jobs": 1, "ablate": False, "with_repulsion": "", "reference": "joint",
         "budget_settings": (), "name": "", "results": None, "memory_limit_gb": 6.0,
         "only_report": False, **given,
     }  # fmt: skip

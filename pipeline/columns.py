@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -13,7 +14,7 @@ from components.example_gen.sniff import Sniffed, sniff_columns
 from components.example_gen.spec import IngestSpec
 from pipeline.config import Config, ConfigError
 from pipeline.schemas.derive import derive_schema, read_curated, write_schema
-from sid_tfx.features import AdSchema
+from sid_tfx.features import AdSchema, FeatureSizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,8 @@ def resolve(config: Config, schema_directory: Path | None = None) -> Columns:
 
     Raises:
         Refused: An input is missing, empty or lacks a mandatory column.
-        ConfigError: The configuration names a column that the ads lack.
+        ConfigError: The configuration names a column that the ads lack, or a tokenizer that can't
+            be made for them.
     """
     data = config.data
     sniffed = sniff_columns(
@@ -55,6 +57,9 @@ def resolve(config: Config, schema_directory: Path | None = None) -> Columns:
     )
     sniff_columns(data.events.path, "events", data.events.columns)
     schema = _ad_schema(config, sniffed)
+    problem = tokenizer_problem(config.tokenizer.preset, schema, config.tokenizer.build_arguments())
+    if problem:
+        raise ConfigError(f"tokenizer: {problem}")
     ads = IngestSpec.for_ads(
         schema,
         also_text=[column for column in ("title",) if column in sniffed.columns],
@@ -77,6 +82,28 @@ def resolve(config: Config, schema_directory: Path | None = None) -> Columns:
         _write("ads", derive_schema(read_curated("ads"), _with_titles(schema, ads)), directory),
         _write("events", read_curated("events"), directory),
     )
+
+
+def tokenizer_problem(preset: str, schema: AdSchema, arguments: dict[str, Any]) -> str:
+    """Makes a small tokenizer, so that a wrong one is known before anything is trained.
+
+    Args:
+        preset: A name of `sid_tfx.presets.PRESETS`.
+        schema: The columns of the ads.
+        arguments: As `sid_tfx.presets.build` takes them.
+
+    Returns:
+        Why the tokenizer can't be made; empty where it can.
+    """
+    # Imported here: a command line that only answers --help needs no Keras.
+    from sid_tfx.presets import build
+
+    sizes = FeatureSizes(text=2, categorical=dict.fromkeys(schema.categorical, 2), category=2)
+    try:
+        build(preset, schema, sizes, **arguments)
+    except (TypeError, ValueError) as error:
+        return f"{preset}: {error}"
+    return ""
 
 
 def _ad_schema(config: Config, sniffed: Sniffed) -> AdSchema:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from pipeline.columns import tokenizer_problem
 from pipeline.comparison import records, report, tables
 from pipeline.comparison.budget import Budget
 from pipeline.comparison.cells import (
@@ -188,25 +189,22 @@ def check_presets(ads: Path, variants: Sequence[Variant], comparison: Comparison
     # Imported here: reading the other commands' help must not take TensorFlow.
     from pipeline.comparison.train import with_collaborative
     from sid_tfx.datasets.ads import load_ads
-    from sid_tfx.features import FeatureSizes
-    from sid_tfx.tokenizer import SidTokenizer
 
     schema = load_ads(ads).schema
-    sizes = FeatureSizes(text=2, categorical=dict.fromkeys(schema.categorical, 2), category=2)
     problems = []
     for variant in variants:
         collaborative = PRESETS[variant.preset].collaborative
-        try:
-            SidTokenizer.from_preset(
-                variant.preset,
-                with_collaborative(schema) if collaborative else schema,
-                sizes,
-                levels=comparison.levels,
-                codebook_size=comparison.codebook_size,
+        problem = tokenizer_problem(
+            variant.preset,
+            with_collaborative(schema) if collaborative else schema,
+            {
+                "levels": comparison.levels,
+                "codebook_size": comparison.codebook_size,
                 **variant.overrides(),
-            )
-        except ValueError as error:
-            problems.append(f"{variant.label}: {error}")
+            },
+        )
+        if problem:
+            problems.append(f"{variant.label}: {problem}")
     if problems:
         raise ConfigError(
             f"{ads} can't be compared on these rows; leave them out or add what is missing:\n"

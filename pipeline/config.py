@@ -142,6 +142,11 @@ class TokenizerConfig(_Section):
         default_factory=dict, description="further arguments of SidTokenizer"
     )
 
+    def build_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `sid_tfx.presets.build`, apart from the name and the seed."""
+        own = {"preset", "epochs", "batch_pairs", "arguments"}
+        return {**self.model_dump(exclude=own), **self.arguments}
+
 
 class CatalogConfig(_Section):
     """How ads with equal codes are told apart."""

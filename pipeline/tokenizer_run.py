@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from pipeline.config import TokenizerConfig
 from pipeline.preprocessing import feature_sizes
 from pipeline.training import history_summary, make_deterministic, progress
 from sid_tfx import presets
@@ -19,17 +20,6 @@ from sid_tfx.datasets.records import read_features, read_pairs
 from sid_tfx.features import COLLABORATIVE, AdSchema
 from sid_tfx.tokenizer import SidTokenizer
 
-_BUILD_ARGUMENTS = (
-    "levels",
-    "codebook_size",
-    "repulsion",
-    "encoder",
-    "quantizer",
-    "loss_weights",
-    "learning_rate",
-    "weight_decay",
-)
-
 
 def run_fn(fn_args: FnArgs) -> None:
     """Trains the tokenizer and writes `model.keras` and `metadata.json`.
@@ -38,7 +28,7 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args: Stock TFX arguments; `custom_config` holds `schema` (JSON of the AdSchema), `seed`,
             `tokenizer` (TokenizerConfig as a dict) and `inputs["pairs"]`.
     """
-    settings = fn_args.custom_config["tokenizer"]
+    settings = TokenizerConfig(**fn_args.custom_config["tokenizer"])
     seed = fn_args.custom_config["seed"]
     schema = AdSchema.from_json(fn_args.custom_config["schema"])
     make_deterministic(seed)
@@ -48,22 +38,21 @@ def run_fn(fn_args: FnArgs) -> None:
     rows = np.searchsorted(ad_ids, np.stack([pairs.triggers, pairs.targets], axis=1))
     sizes = feature_sizes(tft.TFTransformOutput(fn_args.transform_graph_path), schema)
     tokenizer = SidTokenizer.from_preset(
-        settings["preset"],
+        settings.preset,
         schema,
         sizes,
-        **{name: settings[name] for name in _BUILD_ARGUMENTS},
-        **settings["arguments"],
+        **settings.build_arguments(),
         seed=seed,
     )
     if "alignment" in tokenizer.objective.terms:
         features[COLLABORATIVE] = collaborative_vectors(rows, pairs.scores, len(ad_ids))
-    training = presets.preset(settings["preset"])
+    training = presets.preset(settings.preset)
     begin = time.monotonic()
     history = tokenizer.fit(
         PairBatches(
-            features, rows, pairs.scores, settings["batch_pairs"] or training.batch_pairs, seed
+            features, rows, pairs.scores, settings.batch_pairs or training.batch_pairs, seed
         ),
-        epochs=settings["epochs"] or training.epochs,
+        epochs=settings.epochs or training.epochs,
         callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir), CollapseGuard()],
         verbose=progress(),
     )
@@ -76,7 +65,7 @@ def run_fn(fn_args: FnArgs) -> None:
             "history": {
                 name: [float(v) for v in values] for name, values in history.history.items()
             },
-            "preset": settings["preset"],
+            "preset": settings.preset,
             "levels": tokenizer.levels,
             "codebook_size": tokenizer.codebook_size,
             "embedding_dim": tokenizer.embedding_dim,

@@ -19,5 +19,7 @@ def progress() -> int:
 
 def history_summary(history: keras.callbacks.History) -> str:
     """Says how many epochs ran and where the loss went, for the stage line."""
-    losses = history.history["loss"]
+    losses = history.history.get("loss")
+    if not losses:
+        return "codebooks from data, nothing to train"
     return f"{len(losses)} epochs, loss {losses[0]:.3f} -> {losses[-1]:.3f}"

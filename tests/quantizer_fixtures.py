@@ -11,7 +11,7 @@ from sid_tfx.quantizers import QUANTIZERS, Quantizer
 _RNG = np.random.default_rng(5)
 VECTORS = (_RNG.normal(size=(200, 7)) @ _RNG.normal(size=(7, 7)) * 0.4).astype("float32")
 
-VECTOR_CASES = [
+VECTOR_CASES: list[tuple[str, dict[str, Any]]] = [
     ("residual", {}),
     ("residual", {"assignment": "cosine"}),
     ("residual", {"assignment": "sinkhorn", "gradient": "rotation"}),
@@ -31,7 +31,7 @@ VECTOR_CASES = [
 ]
 
 # Each option once: every operation costs JAX a compilation.
-JAX_CASES = [
+JAX_CASES: list[tuple[str, dict[str, Any]]] = [
     ("residual", {"assignment": "sinkhorn", "gradient": "rotation", "balance": 0.1}),
     ("residual", {"assignment": "cosine", "factor_dim": 3, "gradient": "gumbel"}),
     ("grouped", {"learning": "ema"}),

@@ -19,6 +19,7 @@ from sid_tfx.callbacks import (
     writers_first,
 )
 from sid_tfx.datasets.pairs import PairBatches
+from sid_tfx.datasets.sample import sample_features
 from sid_tfx.encoders import LatentEncoder
 from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.health import distinct_share, perplexities
@@ -335,7 +336,7 @@ class SidTokenizer(keras.Model):
             self.compile()
         first = not self._initialized()
         if first:
-            self.initialize(_sample(x, _INITIALIZATION_ROWS))
+            self.initialize(sample_features(x, _INITIALIZATION_ROWS))
         if not self.objective.terms:
             history = keras.callbacks.History()
             history.set_model(self)
@@ -357,7 +358,7 @@ class SidTokenizer(keras.Model):
         if self.revive:
             needed.append(DeadCodeRevival(seed=self.seed))
         if first and self.refits:
-            needed.append(CodebookRefit(_sample(x, _INITIALIZATION_ROWS), self.refits))
+            needed.append(CodebookRefit(sample_features(x, _INITIALIZATION_ROWS), self.refits))
         if self.mine_conflicts and isinstance(x, PairBatches):
             needed.append(ConflictMining(x))
         schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -425,30 +426,3 @@ class SidTokenizer(keras.Model):
             for part in ("encoder", "quantizer")
         }
         return cls(**{**config, **parts})
-
-
-def _sample(batches: Any, rows: int) -> dict[str, np.ndarray]:
-    """Returns the features of at most about `rows` ads, spread over all where that is possible."""
-    if isinstance(batches, PairBatches):
-        kept = np.unique(np.linspace(0, batches.rows - 1, min(rows, batches.rows)).astype(int))
-        return {name: values[kept] for name, values in batches.features.items()}
-    taken: list[Mapping[str, Any]] = []
-    count = 0
-    if isinstance(batches, Mapping):
-        taken = [batches]
-    else:
-        order = (
-            (batches[index] for index in range(len(batches)))
-            if isinstance(batches, keras.utils.PyDataset)
-            else batches
-        )
-        for batch in order:
-            features = batch[0] if isinstance(batch, tuple) else batch
-            taken.append(features)
-            count += len(next(iter(features.values())))
-            if count >= rows:
-                break
-    return {
-        name: np.concatenate([ops.convert_to_numpy(features[name]) for features in taken])
-        for name in taken[0]
-    }

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import keras
 
-from tests import loss_values, quantizer_values, tokenizer_values
+from tests import embedding_values, loss_values, quantizer_values, tokenizer_values
 
 
 def values(weights: str | Path) -> dict[str, object]:
-    """Returns what losses, quantizers and a tokenizer give; `weights` are the tokenizer's."""
+    """Returns what losses, layers and a tokenizer give; `weights` are the tokenizer's."""
     return {
         "backend": keras.backend.backend(),
+        "clipped step": embedding_values.clipped_step(0.5).tolist(),
         "losses": loss_values.values(),
         "quantizers": quantizer_values.values(),
         "tokenizer": tokenizer_values.values(weights),

@@ -59,7 +59,7 @@ class Toy(keras.Model):
         return ops.mean(ops.square(self.quantizer.codebooks))
 
     def encode(self, features, batch_size=8):
-        return {"codes": np.asarray(self(features))}
+        return {"codes": np.asarray(self(features)), "z": features["vector"]}
 
     def initialize(self, features):
         self.initialized += 1

@@ -48,6 +48,11 @@ def test_losses_and_gradients_are_the_same_on_jax(results):
         assert min(expected) > 0, name
 
 
+def test_jax_clips_the_gradient_of_an_embedding_alike(results):
+    steps = (results[backend]["clipped step"] for backend in ("tensorflow", "jax"))
+    np.testing.assert_allclose(*steps)
+
+
 def test_quantizers_give_the_same_on_jax_with_every_option(results):
     found = (results[backend]["quantizers"] for backend in ("tensorflow", "jax"))
     for one, other in zip(*found, strict=True):

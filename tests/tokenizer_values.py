@@ -13,7 +13,7 @@ from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.tokenizer import SidTokenizer
 from tests.ad_fixtures import catalogue, pairs, small_tokenizer
 
-STEPS = 12
+STEPS = 6
 
 
 class Watch(keras.callbacks.Callback):

@@ -90,7 +90,7 @@ PRESETS: dict[str, Preset] = {
             "quantization": 1.0,
             "dual_tower": 0.1,
             # QuaSID's 0.2 is too weak to part ads of one advertiser and category that L_sid pulls.
-            "repulsion_full": 10.0,
+            "repulsion_full": 3.0,
             "repulsion_partial": 0.2,
         },
         # The last refit is early: repulsion needs the rest of the epochs to settle codes.

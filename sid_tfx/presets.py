@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -214,6 +215,14 @@ def build(
     elif repulsion is False:
         weights |= dict.fromkeys(HAMR_WEIGHTS, 0.0)
     encoder_kind, encoder_arguments = chosen.encoder
+    own = {"schema", "sizes", "levels", "codebook_size", "seed", "kwargs"}
+    known = set(inspect.signature(ENCODERS[encoder_kind]).parameters) - own
+    unknown = sorted(set(encoder or {}) - known)
+    if unknown:
+        raise ValueError(
+            f"The encoder of {name!r} has no argument {unknown}, it has {sorted(known)}; leave out "
+            "what is meant for another preset's encoder."
+        )
     encoder_arguments = {**encoder_arguments, **(encoder or {})}
     if encoder_kind == "parallel":
         encoder_arguments["codebook_size"] = codebook_size

@@ -16,7 +16,7 @@ SCHEMA = AdSchema(text={"title": 6}, categorical=("advertiser",), category_depth
     [
         (["tokenizer.preset=rq_kmeans"], ["rq_kmeans", "dense column", "joint or unisid"]),
         (["tokenizer.encoder={heads: 7}"], ["heads must divide dim"]),
-        (["tokenizer.encoder={width: 7}"], ["width"]),
+        (["tokenizer.encoder={width: 7}"], ["width", "level_decay", "another preset's encoder"]),
         (["tokenizer.quantizer={learning: ema, codebook: linear}"], ["moving average"]),
         (["tokenizer.loss_weights={hamr: 1}"], ["hamr", "repulsion_full"]),
         (["tokenizer.arguments={temperature: 0}"], ["temperature"]),

@@ -1,20 +1,19 @@
 """The joint encoder: UniSID's states summed to one vector on the sphere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from sid_tfx.encoders.ad_encoder import AdEncoder
-from sid_tfx.encoders.latent import Latent, LatentEncoder, check_sizes
+from sid_tfx.encoders.latent import Latent, check_sizes
+from sid_tfx.encoders.state import StateEncoder, by_level
 from sid_tfx.features import AdSchema, FeatureSizes
-from sid_tfx.transformer import SeededLayers
 
 
 @keras.saving.register_keras_serializable(package="sid_tfx")
-class JointEncoder(LatentEncoder):
+class JointEncoder(StateEncoder):
     """UniSID's encoder before a vector quantizer.
 
     Each SID state gives a part of a vector, coarse levels longer than fine ones; their sum on the
@@ -72,12 +71,10 @@ class JointEncoder(LatentEncoder):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_sizes(code_dim=code_dim, embedding_dim=embedding_dim)
+        check_sizes(code_dim=code_dim)
         if not 0.0 < level_decay <= 1.0:
             raise ValueError(f"level_decay must be in (0, 1], got {level_decay}.")
-        make = SeededLayers(seed)
-        tower: dict[str, Any] = {
+        tower = {
             "dim": dim,
             "layers": layers,
             "heads": heads,
@@ -86,37 +83,26 @@ class JointEncoder(LatentEncoder):
             "text_tokens": text_tokens,
             "word_dim": word_dim,
         }
-        self.tower = AdEncoder(schema, sizes, levels, **tower, seed=make.seed(), name="tower")
-        self.schema, self.sizes = self.tower.schema, self.tower.sizes
-        self.code_heads = [make.dense(code_dim, name=f"code_{n}") for n in range(levels)]
-        self.level_heads = [make.dense(code_dim, name=f"level_{n}") for n in range(levels)]
+        super().__init__(schema, sizes, levels, embedding_dim, tower, seed, **kwargs)
+        self.arguments |= {"code_dim": code_dim, "level_decay": level_decay}
+        self.code_heads = [self.make.dense(code_dim, name=f"code_{n}") for n in range(levels)]
+        self.level_heads = [self.make.dense(code_dim, name=f"level_{n}") for n in range(levels)]
         self.centering = keras.layers.BatchNormalization(
             momentum=0.95, center=False, scale=False, name="centering"
         )
-        self.embedding_head = make.dense(embedding_dim, name="embedding_head")
-        self.levels = levels
         self.level_decay = level_decay
         self.latent_dim = self.level_dim = code_dim
-        self.embedding_dim = self.target_dim = embedding_dim
-        self.state_dim = dim
-        self._config = {
-            **tower,
-            "levels": levels,
-            "code_dim": code_dim,
-            "embedding_dim": embedding_dim,
-            "level_decay": level_decay,
-            "seed": seed,
-        }
         self.build()
+
+    def heads(self) -> Sequence[keras.layers.Dense]:
+        """Returns the heads that the vector is summed from, and those of UniSID's loss."""
+        return [*self.code_heads, *self.level_heads]
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the variables."""
-        if self.built:
-            return
-        for head in [*self.code_heads, *self.level_heads, self.embedding_head]:
-            head.build((None, self.state_dim))
-        self.centering.build((None, self.latent_dim))
-        self.built = True
+        if not self.built:
+            self.centering.build((None, self.latent_dim))
+        super().build(input_shape)
 
     def call(self, features: Mapping[str, Any], training: bool | None = None) -> Latent:
         """Encodes transformed features, batch first (docs/architecture.md).
@@ -132,20 +118,14 @@ class JointEncoder(LatentEncoder):
         # Repulsion by cosine has no force between vectors that are almost equal. Without the
         # common part that all ads share, near-equal ads start apart, and the codes fill the sphere.
         centered = self.centering(self._combine(states.sid_states), training=training)
-        embedding = ops.normalize(self.embedding_head(states.embedding_state), axis=-1)
-        return Latent(
-            # On the sphere no term can win by shrinking the vectors, which is how commitment
-            # collapses them.
-            vectors=ops.normalize(centered, axis=-1),
-            embedding=embedding,
-            target=embedding,
-            states=ops.concatenate([states.sid_states, states.embedding_state[:, None]], axis=1),
-            level_vectors=_by_level(self.level_heads, states.sid_states),
-        )
+        # On the sphere no term can win by shrinking the vectors, which is how commitment collapses
+        # them.
+        vectors = ops.normalize(centered, axis=-1)
+        return self.latent(states, vectors, by_level(self.level_heads, states.sid_states))
 
     def _combine(self, sid_states: Any) -> Any:
         """Returns the sum of the levels' parts, coarse ones longer, float `[B, code_dim]`."""
-        parts = ops.normalize(_by_level(self.code_heads, sid_states), axis=-1)
+        parts = ops.normalize(by_level(self.code_heads, sid_states), axis=-1)
         lengths = np.power(self.level_decay, np.arange(self.levels), dtype="float32")
         return ops.sum(parts * lengths[:, None], axis=1)
 
@@ -166,17 +146,3 @@ class JointEncoder(LatentEncoder):
         combined = np.concatenate(parts)
         self.centering.moving_mean.assign(combined.mean(axis=0))
         self.centering.moving_variance.assign(combined.var(axis=0) + 1e-6)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, JSON-able."""
-        return {
-            **super().get_config(),
-            "schema": self.schema.to_dict(),
-            "sizes": self.sizes.to_dict(),
-            **self._config,
-        }
-
-
-def _by_level(heads: list[keras.layers.Dense], sid_states: Any) -> Any:
-    """Applies one head per level, `[B, L, dim]` to `[B, L, units]`."""
-    return ops.stack([head(sid_states[:, level]) for level, head in enumerate(heads)], axis=1)

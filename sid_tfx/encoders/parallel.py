@@ -1,19 +1,18 @@
 """UniSID's encoder: every level's code logits in one pass."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from sid_tfx.encoders.ad_encoder import AdEncoder
-from sid_tfx.encoders.latent import Latent, LatentEncoder, check_sizes
+from sid_tfx.encoders.latent import Latent, check_sizes
+from sid_tfx.encoders.state import StateEncoder, by_level
 from sid_tfx.features import AdSchema, FeatureSizes
-from sid_tfx.transformer import SeededLayers
 
 
 @keras.saving.register_keras_serializable(package="sid_tfx")
-class ParallelEncoder(LatentEncoder):
+class ParallelEncoder(StateEncoder):
     """UniSID's encoder with its two linear heads, for a `ParallelQuantizer`.
 
     The SID state of level l gives that level's logits, the Emb state the embedding; all levels are
@@ -68,10 +67,8 @@ class ParallelEncoder(LatentEncoder):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_sizes(codebook_size=codebook_size, embedding_dim=embedding_dim)
-        make = SeededLayers(seed)
-        tower: dict[str, Any] = {
+        check_sizes(codebook_size=codebook_size)
+        tower = {
             "dim": dim,
             "layers": layers,
             "heads": heads,
@@ -80,31 +77,18 @@ class ParallelEncoder(LatentEncoder):
             "text_tokens": text_tokens,
             "word_dim": word_dim,
         }
-        self.tower = AdEncoder(schema, sizes, levels, **tower, seed=make.seed(), name="tower")
-        self.schema, self.sizes = self.tower.schema, self.tower.sizes
-        self.logit_heads = [make.dense(codebook_size, name=f"logits_{n}") for n in range(levels)]
-        self.embedding_head = make.dense(embedding_dim, name="embedding_head")
-        self.levels = levels
+        super().__init__(schema, sizes, levels, embedding_dim, tower, seed, **kwargs)
+        self.arguments |= {"codebook_size": codebook_size}
+        self.logit_heads = [
+            self.make.dense(codebook_size, name=f"logits_{n}") for n in range(levels)
+        ]
         self.latent_dim = levels * codebook_size
         self.level_dim = codebook_size
-        self.embedding_dim = self.target_dim = embedding_dim
-        self.state_dim = dim
-        self._config = {
-            **tower,
-            "levels": levels,
-            "codebook_size": codebook_size,
-            "embedding_dim": embedding_dim,
-            "seed": seed,
-        }
         self.build()
 
-    def build(self, input_shape: Any = None) -> None:
-        """Creates the variables."""
-        if self.built:
-            return
-        for head in [*self.logit_heads, self.embedding_head]:
-            head.build((None, self.state_dim))
-        self.built = True
+    def heads(self) -> Sequence[keras.layers.Dense]:
+        """Returns the levels' logit heads."""
+        return self.logit_heads
 
     def call(self, features: Mapping[str, Any], training: bool | None = None) -> Latent:
         """Encodes transformed features, batch first (docs/architecture.md).
@@ -117,24 +101,5 @@ class ParallelEncoder(LatentEncoder):
             `Latent`; `vectors` are the levels' logits one after the other.
         """
         states = self.tower(features, training=training)
-        logits = ops.stack(
-            [head(states.sid_states[:, level]) for level, head in enumerate(self.logit_heads)],
-            axis=1,
-        )
-        embedding = ops.normalize(self.embedding_head(states.embedding_state), axis=-1)
-        return Latent(
-            vectors=ops.reshape(logits, (-1, self.latent_dim)),
-            embedding=embedding,
-            target=embedding,
-            states=ops.concatenate([states.sid_states, states.embedding_state[:, None]], axis=1),
-            level_vectors=logits,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, JSON-able."""
-        return {
-            **super().get_config(),
-            "schema": self.schema.to_dict(),
-            "sizes": self.sizes.to_dict(),
-            **self._config,
-        }
+        logits = by_level(self.logit_heads, states.sid_states)
+        return self.latent(states, ops.reshape(logits, (-1, self.latent_dim)), logits)

@@ -11,7 +11,7 @@ from keras import ops
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.layers import AdEmbedding, CausalBlock, DenseHead, LevelHead
 from sid_tfx.layers.dense_head import cross_entropy
-from sid_tfx.layers.history import pack_history
+from sid_tfx.layers.history import last_state, pack_history
 from sid_tfx.transformer import SeededLayers
 
 
@@ -242,10 +242,7 @@ class SidRecommender(keras.Model):
 
     def user_state(self, rows: Any, training: bool = False) -> Any:
         """State `[B, hidden_size]` after the last ad of each history; see `call`."""
-        states = self(rows, training=training)
-        length = ops.sum(ops.cast(pack_history(rows, self.max_history) > 0, "int32"), axis=1)
-        last = ops.maximum(length - 1, 0)[:, None, None]
-        return ops.squeeze(ops.take_along_axis(states, last, axis=1), axis=1)
+        return last_state(self(rows, training=training), pack_history(rows, self.max_history))
 
     def next_log_probs(self, state: Any, prefix: Any) -> Any:
         """Log-probabilities of the next code, for beam search.

@@ -28,6 +28,21 @@ def pack_history(rows: Any, length: int) -> Any:
     return _move(rows, to_left=True)
 
 
+def last_state(states: Any, rows: Any) -> Any:
+    """The state of each history's last ad.
+
+    Args:
+        states: float `[B, T, d]`.
+        rows: int `[B, T]` from `pack_history`; of a row without ads the first state is taken.
+
+    Returns:
+        float `[B, d]`.
+    """
+    length = ops.sum(ops.cast(rows > 0, "int32"), axis=1)
+    last = ops.maximum(length - 1, 0)[:, None, None]
+    return ops.squeeze(ops.take_along_axis(states, last, axis=1), axis=1)
+
+
 def _move(rows: Any, to_left: bool) -> Any:
     """Moves the non-zero entries of `[B, T]` to one side, order kept."""
     length = ops.shape(rows)[1]

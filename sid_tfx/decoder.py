@@ -3,24 +3,89 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from sid_tfx.decoding import BeamResult, PrefixTrie, beam_search
-from sid_tfx.recommender import SidRecommender
+from sid_tfx.decoding import BeamResult, BeamState, PrefixTrie, beam_search
+
+
+class Decodable(Protocol):
+    """What `SidDecoder` asks of a generative recommender, whatever its architecture.
+
+    A *user state* is what the model computes once per request: any nest of tensors `[B, ...]`, for
+    a language model of codes the keys and values of the history.
+
+    Attributes:
+        level_sizes: Codes per level, the de-dup tokens last.
+        ad_codes: int32 `[N + 1, levels + 1]`: full codes by row + 1.
+        dense_weight: Scalar; weight of the dense score in hybrid mode.
+        variables: All Keras variables.
+    """
+
+    level_sizes: tuple[int, ...]
+    ad_codes: Any
+    dense_weight: Any
+
+    @property
+    def variables(self) -> list[Any]:
+        """See the class."""
+        ...
+
+    def user_state(self, rows: Any) -> Any:
+        """User state of histories int32 `[B, T]` of row + 1, 0 for padding."""
+        ...
+
+    def next_log_probs(self, state: Any, prefix: Any) -> Any:
+        """Log-probabilities `[B, W, level_sizes[l]]` of the code after `prefix` `[B, W, l]`."""
+        ...
+
+    def sid_log_probs(self, state: Any, rows: Any) -> Any:
+        """Log-probabilities `[B, C]` of the full codes of ads int32 `[B, C]` of row + 1."""
+        ...
+
+    def item_vectors(self) -> Any:
+        """Vectors `[N, D]` of all ads, in catalogue order."""
+        ...
+
+    def dense_query(self, state: Any) -> Any:
+        """Queries `[B, D]` whose inner product with `item_vectors` is the dense score."""
+        ...
+
+
+@runtime_checkable
+class Cached(Protocol):
+    """A `Decodable` that need not read a beam's codes anew at every level.
+
+    A model with these two methods is decoded through them instead of `next_log_probs`. The cache
+    holds what belongs to a beam, its codes' keys and values for one; what all beams of a request
+    share stays in the user state, where it isn't copied from beam to beam.
+    """
+
+    def initial_cache(self, state: Any) -> Any:
+        """Cache before the first code: a nest of tensors `[B, 1, ...]`."""
+        ...
+
+    def cached_log_probs(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
+        """Log-probabilities `[B, W, level_sizes[l]]` after `prefix`, and the new cache.
+
+        Only the last code of `prefix` `[B, W, l]` is new to the cache `[B, W, ...]`, which is in
+        the order of `prefix`. The new cache has that order too and may have grown.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class _Hidden:
     """Keeps a Keras model out of sight of `tf.Module`, which would trace its `call` on export."""
 
-    recommender: SidRecommender
+    recommender: Any
 
 
 class SidDecoder(tf.Module):
-    """Recommends ads with a `SidRecommender`; for use and for export (core ops only).
+    """Recommends ads with a generative recommender; for use and for export (core ops only).
 
     Generative mode ranks by the log-probability of the semantic ID, found by beam search under
     the catalogue's trie. Hybrid mode joins the beam's ads with the ads of highest dense score and
@@ -36,7 +101,8 @@ class SidDecoder(tf.Module):
     call `refresh` after further training.
 
     Args:
-        recommender: With its catalogue set.
+        recommender: A `Decodable`, a `SidRecommender` for one, with its catalogue set; if it is
+            `Cached` too, it is decoded with its cache.
         beam_size: Beams kept per level; a request for more results widens it.
         dense_candidates: Ads that the dense side contributes in hybrid mode.
 
@@ -49,7 +115,7 @@ class SidDecoder(tf.Module):
     """
 
     def __init__(
-        self, recommender: SidRecommender, beam_size: int = 50, dense_candidates: int = 50
+        self, recommender: Decodable, beam_size: int = 50, dense_candidates: int = 50
     ) -> None:
         super().__init__(name="sid_decoder")
         if keras.backend.backend() != "tensorflow":
@@ -75,7 +141,7 @@ class SidDecoder(tf.Module):
         self.model_variables = [v.value for v in recommender.variables]
 
     @property
-    def recommender(self) -> SidRecommender:
+    def recommender(self) -> Decodable:
         """The model that this decoder asks."""
         return self._hidden.recommender
 
@@ -112,14 +178,7 @@ class SidDecoder(tf.Module):
         excluded = self._excluded(rows, excluded_rows, filter_seen)
         state = self.recommender.user_state(rows)
         width = max(self.beam_size, k)
-        beam = beam_search(
-            lambda _, prefix: self.recommender.next_log_probs(state, prefix),
-            self.trie,
-            width,
-            width,
-            batch,
-            excluded,
-        )
+        beam = self._beam(state, width, batch, excluded)
         generative = BeamResult(beam.rows[:, :k], beam.scores[:, :k], tf.minimum(beam.count, k))
         if isinstance(mode, str):
             if mode not in ("generative", "hybrid"):
@@ -131,6 +190,19 @@ class SidDecoder(tf.Module):
             hybrid = self._hybrid(state, beam, k, excluded, dense_rows)
             result = _select(mode, hybrid, generative)
         return result
+
+    def _beam(
+        self, state: Any, width: int, batch: tf.Tensor, excluded: tf.Tensor | None
+    ) -> BeamResult:
+        model = self.recommender
+
+        def next_log_probs(level: int, prefix: tf.Tensor, cache: BeamState) -> Any:
+            if isinstance(model, Cached):
+                return model.cached_log_probs(state, prefix, cache)
+            return model.next_log_probs(state, prefix), cache
+
+        cache = model.initial_cache(state) if isinstance(model, Cached) else ()
+        return beam_search(next_log_probs, self.trie, width, width, batch, excluded, cache)
 
     def _excluded(
         self, rows: tf.Tensor, excluded_rows: tf.Tensor | None, filter_seen: bool | tf.Tensor
@@ -144,7 +216,7 @@ class SidDecoder(tf.Module):
 
     def _hybrid(
         self,
-        state: tf.Tensor,
+        state: Any,
         beam: BeamResult,
         k: int,
         excluded: tf.Tensor | None,

@@ -14,11 +14,11 @@ pytestmark = pytest.mark.unit
 def table_model(tables, batch):
     """A model whose next-code scores depend on the whole prefix, looked up in random tables."""
 
-    def next_log_probs(level, prefix):
+    def next_log_probs(level, prefix, state):
         key = tf.zeros(tf.shape(prefix)[:2], tf.int32)
         for i in range(level):
             key = key * tables[i].shape[-1] + prefix[:, :, i]
-        return tf.gather(tf.constant(tables[level]), key, batch_dims=1)
+        return tf.gather(tf.constant(tables[level]), key, batch_dims=1), state
 
     return next_log_probs
 
@@ -104,6 +104,40 @@ def test_a_narrow_beam_keeps_its_promises(problem, k, extra):
         assert (np.diff(scores.numpy()[b, :n]) <= 1e-5).all()
 
 
+def cached(tables):
+    """The same model, fed one code at a time: the state is all it knows of the codes before."""
+
+    def next_log_probs(level, prefix, state):
+        key, seen = state["key"], state["seen"]
+        if level:
+            key = key * tables[level - 1].shape[-1] + prefix[:, :, -1]
+            seen = tf.concat([seen, prefix[:, :, -1:, None]], axis=2)
+        log_probs = tf.gather(tf.constant(tables[level]), key, batch_dims=1)
+        # A state that was not carried along with its beam shows at the next level.
+        same = tf.reduce_all(seen[..., 0] == prefix, axis=2, keepdims=True)
+        return tf.where(same, log_probs, np.nan), {"key": key, "seen": seen}
+
+    return next_log_probs
+
+
+@settings(deadline=None, max_examples=30)
+@given(problems(), st.integers(1, 12))
+def test_state_follows_its_beam(problem, width):
+    codes, sizes, tables, live, excluded = problem
+    trie = PrefixTrie.build(codes, sizes)
+    trie.set_live(live)
+    batch = len(excluded)
+    start = {
+        "key": tf.zeros([batch, 1], tf.int32),
+        "seen": tf.zeros([batch, 1, 0, 1], tf.int32),
+    }
+    excluded = tf.constant(excluded)
+    want = beam_search(table_model(tables, batch), trie, width, width, batch, excluded)
+    got = beam_search(cached(tables), trie, width, width, batch, excluded, start)
+    np.testing.assert_array_equal(got.rows, want.rows)
+    np.testing.assert_array_equal(got.scores, want.scores)
+
+
 def toy():
     """Two levels of three codes; the best first code has the worst ads."""
     codes = np.array([[0, 0], [0, 1], [1, 0], [2, 1], [2, 2]])
@@ -146,7 +180,7 @@ def test_switched_off_ads_never_appear():
 def test_nan_from_a_model_still_gives_catalogue_ads():
     trie, _ = toy()
     result = beam_search(
-        lambda level, prefix: tf.fill([1, prefix.shape[1], 3], np.nan), trie, 5, 5, 1
+        lambda level, prefix, _: (tf.fill([1, prefix.shape[1], 3], np.nan), ()), trie, 5, 5, 1
     )
     assert sorted(result.rows.numpy()[0].tolist()) == [0, 1, 2, 3, 4]
 
@@ -159,7 +193,7 @@ def test_one_graph_for_any_batch_with_no_catalogue_constant():
     @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.int32)])
     def search(excluded):
         batch = tf.shape(excluded)[0]
-        model = lambda level, prefix: tf.zeros([batch, prefix.shape[1], 32])  # noqa: E731
+        model = lambda level, prefix, _: (tf.zeros([batch, prefix.shape[1], 32]), ())  # noqa: E731
         return beam_search(model, trie, 20, 10, batch, excluded)
 
     for batch in (1, 7):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -13,7 +13,9 @@ from sid_tfx.decoding.trie import PrefixTrie
 # still ranks above "no ad", which alone is minus infinity.
 LOG_PROB_FLOOR = -1e9
 
-NextLogProbs = Callable[[int, tf.Tensor], tf.Tensor]
+# Tensors `[B, W, ...]`, one row per beam, in any nest of tuples, lists and dicts; () is none.
+BeamState = Any
+NextLogProbs = Callable[[int, tf.Tensor, BeamState], tuple[tf.Tensor, BeamState]]
 
 
 class BeamResult(NamedTuple):
@@ -37,6 +39,7 @@ def beam_search(
     k: int,
     batch_size: int | tf.Tensor,
     excluded_rows: tf.Tensor | None = None,
+    state: BeamState = (),
 ) -> BeamResult:
     """Finds the ads with the most probable codes among those that may be returned.
 
@@ -45,17 +48,28 @@ def beam_search(
     thus never kept: `k` results come back wherever `k` such ads exist and `beam_size >= k`. With
     `beam_size` at least the number of ads the search is exhaustive.
 
+    The model is a function. What it computes once per request (a user state, the keys and values
+    of the history) is its own affair, held in a closure. What belongs to a *beam*, the keys and
+    values of the codes so far for one, is `state`: the function gets it in the order of `prefix`
+    and returns that of the next level, and the search carries each kept beam's part along. The
+    loop over levels is unrolled, so the state may grow from level to level: a cache of codes is a
+    `tf.concat`, with static shapes.
+
     Args:
-        next_log_probs: Called once per level as `next_log_probs(level, prefix)` with `prefix`
-            int32 `[B, W, level]`, the codes so far; returns float `[B, W, sizes[level]]`,
-            log-probabilities of the next code. `W` is static and differs between levels. Prefixes
-            of fewer than `W` live nodes are padded with arbitrary codes, whose result is ignored.
+        next_log_probs: Called once per level as `next_log_probs(level, prefix, state)` with
+            `prefix` int32 `[B, W, level]`, the codes so far, and the state of these beams; returns
+            log-probabilities of the next code, float `[B, W, sizes[level]]`, and the new state,
+            tensors `[B, W, ...]`. `W` is static, 1 at level 0, and differs between levels.
+            Prefixes of fewer than `W` live nodes are padded with arbitrary codes, whose result is
+            ignored.
         trie: The catalogue.
         beam_size: Prefixes kept after each level.
         k: Results per request.
         batch_size: `B`, a number or a scalar tensor.
         excluded_rows: Optional int32 `[B, E]`, catalogue rows not to return, -1 for padding.
             Repeated rows are fine.
+        state: State at level 0: tensors `[B, 1, ...]` in any nest, the axes after the second
+            static; `()` for a model without.
 
     Returns:
         A `BeamResult`. Ties keep the order of the codes.
@@ -63,7 +77,7 @@ def beam_search(
     Example:
 
     >>> trie = PrefixTrie.build(np.array([[0, 1], [2, 0], [0, 3]]), sizes=(4, 4))
-    >>> uniform = lambda level, prefix: tf.zeros([1, prefix.shape[1], 4])
+    >>> uniform = lambda level, prefix, state: (tf.zeros([1, prefix.shape[1], 4]), state)
     >>> beam_search(uniform, trie, 3, 3, 1, tf.constant([[2]])).rows.numpy().tolist()
     [[0, 1, -1]]
     """
@@ -78,7 +92,8 @@ def beam_search(
     prefix = tf.zeros([batch_size, 1, 0], tf.int32)
     width = 1
     for level in range(trie.depth):
-        log_probs = tf.cast(next_log_probs(level, prefix), tf.float32)
+        log_probs, state = next_log_probs(level, prefix, state)
+        log_probs = tf.cast(log_probs, tf.float32)
         log_probs = tf.reshape(log_probs, [-1, width, trie.sizes[level]])
         # Written as a comparison so that NaN is floored too.
         log_probs = tf.where(log_probs > LOG_PROB_FLOOR, log_probs, LOG_PROB_FLOOR)
@@ -92,8 +107,11 @@ def beam_search(
         scores, best = tf.math.top_k(tf.reshape(total, [-1, width * branch]), k=kept)
         nodes = _take(children, best)
         if not last:
-            parent = _take_rows(prefix, best // branch)
-            prefix = tf.concat([parent, _take(codes, best)[:, :, None]], axis=2)
+            parents = best // branch + tf.range(tf.shape(best)[0])[:, None] * width
+            prefix = tf.concat(
+                [_take_beams(prefix, parents), _take(codes, best)[:, :, None]], axis=2
+            )
+            state = tf.nest.map_structure(lambda x, at=parents: _take_beams(x, at), state)
         width = kept
     found = scores > float("-inf")
     rows = tf.where(found, tf.gather(trie.leaf_rows, nodes), -1)
@@ -178,8 +196,6 @@ def _take(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.reshape(values, [-1]), index + tf.range(tf.shape(index)[0])[:, None] * size)
 
 
-def _take_rows(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """`values[b, index[b, i], :]` for values `[B, W, n]`."""
-    width, inner = values.shape[1], values.shape[2]
-    rows = index + tf.range(tf.shape(index)[0])[:, None] * width
-    return tf.gather(tf.reshape(values, [tf.shape(values)[0] * width, inner]), rows)
+def _take_beams(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Rows `index` `[B, W']` of values `[B, W, ...]` with both first axes made one."""
+    return tf.gather(tf.reshape(values, [-1, *values.shape[2:]]), index)

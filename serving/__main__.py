@@ -8,19 +8,39 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from serving.model_config import ModelConfig
+    from serving.settings import ServerSettings
 
-@click.command(context_settings={"show_default": True})
+_FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
+
+
+@click.command(context_settings={"show_default": True, "max_content_width": 100})
 @click.option("--port", default=8500, help="gRPC port; 0 picks a free one and logs it.")
+@click.option("--rest_api_port", type=int, help="HTTP port; 0 picks a free one. Default: no HTTP.")
+@click.option("--rest_api_timeout_in_ms", default=30000, type=click.IntRange(min=1))
 @click.option("--host", default="0.0.0.0", help="Address to listen on.")
 @click.option("--model_name", default="sid_tfx", help="The model's name in requests.")
 @click.option(
     "--model_base_path",
-    required=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of numbered version directories.",
+)
+@click.option(
+    "--model_config_file",
+    type=_FILE,
+    help="Instead of one model: a ModelServerConfig with names, policies and labels.",
+)
+@click.option(
+    "--model_config_file_poll_wait_seconds",
+    "config_poll_seconds",
+    default=0.0,
+    type=click.FloatRange(min=0),
+    help="Seconds between looks for a changed config file; 0 reads it once.",
 )
 @click.option(
     "--file_system_poll_wait_seconds",
@@ -30,6 +50,21 @@ import click
     type=click.FloatRange(min=0),
     help="Seconds between looks for a new version; 0 looks once.",
 )
+@click.option(
+    "--allow_version_labels_for_unavailable_models",
+    "labels_for_unavailable",
+    type=bool,
+    default=False,
+    help="Whether a new label may name a version that does not serve; at the start none does.",
+)
+@click.option("--enable_model_warmup", "warm_up", type=bool, default=True)
+@click.option("--enable_batching", type=bool, default=False)
+@click.option("--batching_parameters_file", type=_FILE, help="A BatchingParameters file.")
+@click.option("--monitoring_config_file", type=_FILE, help="A MonitoringConfig file.")
+@click.option("--ssl_config_file", type=_FILE, help="TLS of the gRPC port: an SSLConfig file.")
+@click.option("--tls_key", type=_FILE, help="TLS of the gRPC port: the private key, PEM.")
+@click.option("--tls_certificate", type=_FILE, help="The server's certificate, PEM.")
+@click.option("--tls_client_ca", type=_FILE, help="Clients need a certificate of this authority.")
 @click.option("--grpc_max_threads", "--max_workers", "max_workers", default=16)
 @click.option("--max_queue", default=1000, help="Requests that may wait for a thread.")
 @click.option("--max_message_bytes", default=64 * 1024 * 1024)
@@ -42,20 +77,9 @@ import click
 @click.option("--tensorflow_intra_op_parallelism", "intra_op_threads", default=0)
 @click.option("--tensorflow_inter_op_parallelism", "inter_op_threads", default=0)
 def main(
-    port: int,
-    host: str,
-    model_name: str,
-    model_base_path: Path,
-    poll_seconds: float,
-    max_workers: int,
-    max_queue: int,
-    max_message_bytes: int,
-    drain_seconds: float,
-    lame_duck_seconds: float,
-    intra_op_threads: int,
-    inter_op_threads: int,
+    drain_seconds: float, lame_duck_seconds: float, config_poll_seconds: float, **flags: Any
 ) -> None:
-    """Serves the newest version under --model_base_path through TF Serving's gRPC API.
+    """Serves models through TF Serving's gRPC and REST API; the flags are TF Serving's.
 
     SIGTERM and SIGINT drain: requests in flight finish, then the process ends with 0.
     """
@@ -71,28 +95,78 @@ def main(
     signal.signal(signal.SIGINT, end)
 
     from serving import memory
-    from serving.server import ModelServer
+    from serving.config_watcher import ConfigWatcher
+    from serving.errors import ServingError
+    from serving.server import Server
 
     memory.settle()
-    server = ModelServer(
-        model_name,
-        model_base_path,
-        port,
-        host=host,
-        max_workers=max_workers,
-        max_queue=max_queue,
-        max_message_bytes=max_message_bytes,
-        poll_seconds=poll_seconds,
-        intra_op_threads=intra_op_threads,
-        inter_op_threads=inter_op_threads,
-    )
+    config_file = flags["model_config_file"]
     try:
+        server = Server(_configs(flags), _settings(flags))
         server.start()
-    except OSError as error:
+    except (OSError, ValueError, ServingError) as error:
         raise click.ClickException(str(error)) from error
+    watcher = None
+    if config_file and config_poll_seconds:
+        watcher = ConfigWatcher(config_file, server.reload, config_poll_seconds)
+        watcher.start()
     ending.wait()
     logging.info("draining")
+    if watcher:
+        watcher.stop()
     server.stop(drain_seconds, lame_duck_seconds)
+
+
+def _configs(flags: dict[str, Any]) -> list[ModelConfig]:
+    from serving.model_config import ModelConfig, read_model_configs
+
+    config_file, base_path = flags["model_config_file"], flags["model_base_path"]
+    if (config_file is None) == (base_path is None):
+        raise click.UsageError("give one of --model_base_path and --model_config_file")
+    if config_file:
+        return read_model_configs(config_file)
+    return [ModelConfig(flags["model_name"], base_path)]
+
+
+def _settings(flags: dict[str, Any]) -> ServerSettings:
+    from serving.batch_parameters import BatchingParameters, read_batching_parameters
+    from serving.config_protos import read_config
+    from serving.metrics import DEFAULT_PATH
+    from serving.settings import ServerSettings
+    from serving.tls import TlsConfig, read_pem_files, read_ssl_config
+
+    batching = None
+    if flags["batching_parameters_file"] and not flags["enable_batching"]:
+        raise click.UsageError("--batching_parameters_file needs --enable_batching=true")
+    if flags["batching_parameters_file"]:
+        batching = read_batching_parameters(flags["batching_parameters_file"])
+    elif flags["enable_batching"]:
+        batching = BatchingParameters()
+    tls: TlsConfig | None = None
+    key, certificate = flags["tls_key"], flags["tls_certificate"]
+    if flags["ssl_config_file"]:
+        tls = read_ssl_config(flags["ssl_config_file"])
+    elif key and certificate:
+        tls = read_pem_files(key, certificate, flags["tls_client_ca"])
+    elif key or certificate or flags["tls_client_ca"]:
+        raise click.UsageError("TLS needs both --tls_key and --tls_certificate")
+    metrics_path = DEFAULT_PATH
+    if flags["monitoring_config_file"]:
+        monitoring = read_config(flags["monitoring_config_file"], "MonitoringConfig")
+        given = monitoring.prometheus_config
+        metrics_path = (given.path or DEFAULT_PATH) if given.enable else ""
+    names = (
+        "host", "port", "max_workers", "max_queue", "max_message_bytes", "poll_seconds",
+        "labels_for_unavailable", "warm_up", "intra_op_threads", "inter_op_threads",
+    )  # fmt: skip
+    return ServerSettings(
+        rest_port=flags["rest_api_port"],
+        rest_timeout_seconds=1e-3 * flags["rest_api_timeout_in_ms"],
+        batching=batching,
+        tls=tls,
+        metrics_path=metrics_path,
+        **{name: flags[name] for name in names},
+    )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,19 @@ def invalid_argument(message: str) -> ServingError:
     return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
+def servable_not_found(name: str, version: int | None) -> ServingError:
+    """An error that says no such model or version is loaded."""
+    asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {asked}")
+
+
+def deadline_exceeded() -> ServingError:
+    """An error that says the caller has stopped waiting."""
+    return ServingError(
+        grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline passed before the request was answered"
+    )
+
+
 def from_exception(error: Exception) -> ServingError:
     """Any exception of a load or a run as a `ServingError`, TensorFlow's own codes kept."""
     if isinstance(error, ServingError):

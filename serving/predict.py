@@ -16,13 +16,15 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import predict_pb2
 
 from serving.errors import ServingError, from_exception, invalid_argument
-from serving.servable import DEFAULT_SIGNATURE, Servable, Signature
+from serving.servable import DEFAULT_SIGNATURE, Runnable, Signature
 from serving.tensors import fill, shape_of, to_array
 
 MAX_TENSOR_BYTES = 256 * 1024 * 1024
 
 
-def predict(servable: Servable, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+def predict(
+    servable: Runnable, request: predict_pb2.PredictRequest, deadline: float | None = None
+) -> predict_pb2.PredictResponse:
     """Answers a Predict request on this servable; the model and version it names are not read.
 
     Raises:
@@ -37,7 +39,7 @@ def predict(servable: Servable, request: predict_pb2.PredictRequest) -> predict_
     inputs = _inputs(signature, request.inputs)
     outputs = _outputs(signature, request.output_filter)
     try:
-        values = servable.run(key, inputs, outputs)
+        values = servable.run(key, inputs, outputs, deadline)
     except (tf.errors.OpError, ValueError, TypeError) as error:
         raise from_exception(error) from error
     response = predict_pb2.PredictResponse()

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 import numpy as np
@@ -24,7 +26,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-from serving.errors import ServingError
+from serving.errors import ServingError, deadline_exceeded
 
 DEFAULT_SIGNATURE = "serving_default"
 _SCANN_LOCK = threading.Lock()
@@ -75,6 +77,30 @@ def _port(info: object) -> Port:
     shape = info.tensor_shape  # type: ignore[attr-defined]
     sizes = None if shape.unknown_rank else tuple(dim.size for dim in shape.dim)
     return Port(info.name, tf.dtypes.as_dtype(info.dtype), sizes)  # type: ignore[attr-defined]
+
+
+class Runnable(Protocol):
+    """What a request needs of a loaded model."""
+
+    path: Path
+    name: str
+    version: int
+    signatures: dict[str, Signature]
+    meta_graph: MetaGraphDef
+
+    def run(
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        deadline: float | None = None,
+    ) -> list[np.ndarray]:
+        """Runs a signature, see `Servable.run`."""
+        ...
+
+    def close(self) -> None:
+        """Frees it. No call may be running."""
+        ...
 
 
 class Servable:
@@ -167,7 +193,11 @@ class Servable:
         return found
 
     def run(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        deadline: float | None = None,
     ) -> list[np.ndarray]:
         """Runs a signature.
 
@@ -178,13 +208,18 @@ class Servable:
             signature: its key.
             inputs: a value for every input alias; strings as object arrays of bytes.
             outputs: output aliases wanted.
+            deadline: `time.monotonic()` past which nobody waits for the answer; a run that has
+                begun is not cut short.
 
         Returns:
             The outputs in the order asked for.
 
         Raises:
+            ServingError: DEADLINE_EXCEEDED, and nothing was run.
             tf.errors.OpError: as TensorFlow raises it.
         """
+        if deadline is not None and time.monotonic() > deadline:
+            raise deadline_exceeded()
         definition = self.signatures[signature]
         values = self._callable(signature)(*[inputs[alias] for alias in definition.inputs])
         by_alias = dict(zip(definition.outputs, values, strict=True))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,10 +21,19 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving.model_service import ModelService
-from serving.models import ModelConfig, Models
-from serving.prediction_service import PredictionService
-from serving.servable import Servable
+from serving.batch_scheduler import BatchScheduler
+from serving.batching import BatchingServable
+from serving.errors import from_exception
+from serving.grpc_services import ModelService, PredictionService
+from serving.http_server import HttpServer
+from serving.inference import Inference
+from serving.management import Management
+from serving.metrics import Metrics
+from serving.model_config import ModelConfig
+from serving.models import Models
+from serving.rest_api import RestApi
+from serving.servable import Runnable, Servable
+from serving.settings import ServerSettings
 from serving.versions import ModelVersions
 from serving.warmup import warm_up
 
@@ -32,120 +44,111 @@ PREDICTION_SERVICE = prediction_service_pb2.DESCRIPTOR.services_by_name[
 ].full_name
 MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
+AnyServer = TypeVar("AnyServer", bound="Server")
 
-class ModelServer:
-    """Serves the newest version under a base path through TF Serving's gRPC API.
+
+class Server:
+    """Serves models through TF Serving's gRPC and REST API.
 
     Args:
-        model_name: the model's name in requests.
-        base_path: folder of numbered version directories.
-        port: TCP port; 0 picks a free one, read it from `port`.
-        host: address to listen on.
-        max_workers: requests worked on at once.
-        max_queue: further requests that may wait; beyond them the answer is RESOURCE_EXHAUSTED.
-        max_message_bytes: bound on a request's and an answer's size.
-        poll_seconds: time between looks for a new version; 0 looks once.
-        settle_seconds: how long a version's files must be untouched before it is loaded.
-        intra_op_threads: see `Servable`.
-        inter_op_threads: see `Servable`.
+        configs: the models.
+        settings: everything else.
 
     Example:
 
-    >>> with ModelServer("sid_tfx", "/models/sid_tfx") as server:
+    >>> configs = [ModelConfig("sid_tfx", Path("/models/sid_tfx"), labels={"stable": 3})]
+    >>> with Server(configs, ServerSettings(port=8500, rest_port=8501)) as server:
     ...     server.wait_until_available(timeout=60)
-    ...     client = RecommenderClient(f"localhost:{server.port}")
     """
 
-    def __init__(
-        self,
-        model_name: str,
-        base_path: str | Path,
-        port: int = 0,
-        *,
-        host: str = "127.0.0.1",
-        max_workers: int = 16,
-        max_queue: int = 1000,
-        max_message_bytes: int = 64 * 1024 * 1024,
-        poll_seconds: float = 1.0,
-        settle_seconds: float = 0.5,
-        intra_op_threads: int = 0,
-        inter_op_threads: int = 0,
-    ) -> None:
-        self.model_name = model_name
-        self.port = port
-        self._host = host
-        self._config = ModelConfig(model_name, Path(base_path))
-        self._poll_seconds, self._settle_seconds = poll_seconds, settle_seconds
-        self._threads = {"intra_op_threads": intra_op_threads, "inter_op_threads": inter_op_threads}
-        self.models = Models(self._versions)
+    def __init__(self, configs: Sequence[ModelConfig], settings: ServerSettings) -> None:
+        self.settings = settings
+        self.port = settings.port
+        self._configs = list(configs)
+        self.models = Models(self._versions, settings.labels_for_unavailable, self._update_health)
+        self.metrics = Metrics(lambda name: self.models.get(name) is not None)
+        self._batching = self._scheduler()
         self._health = health.HealthServicer()
         self._draining = False
-        self._stopped = False
-        self._grpc = grpc.server(
-            ThreadPoolExecutor(max_workers, thread_name_prefix="rpc"),
-            maximum_concurrent_rpcs=max_workers + max_queue,
-            options=[
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
-                # Two servers on one port would each get half of the requests.
-                ("grpc.so_reuseport", 0),
-            ],
-        )
+        self._stop_lock = threading.Lock()
+        self._grpc = self._grpc_server()
+        inference, management = Inference(self.models, self.metrics), Management(self.models)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(self.models), self._grpc
+            PredictionService(inference, self.metrics), self._grpc
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelService(self.models), self._grpc
+            ModelService(management), self._grpc
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
             (PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME),
             self._grpc,
         )
+        self._http: HttpServer | None = None
+        if settings.rest_port is not None:
+            api = RestApi(
+                self.models, inference, management, self.metrics, settings.max_message_bytes
+            )
+            self._http = HttpServer(api, self.metrics, settings)
 
-    def start(self) -> ModelServer:
+    @property
+    def rest_port(self) -> int | None:
+        """The HTTP port, once it listens."""
+        return self._http.port if self._http else None
+
+    def start(self: AnyServer) -> AnyServer:
         """Listens and begins to load; returns before a version is available.
 
         Raises:
-            OSError: the port cannot be bound.
+            OSError: a port cannot be bound.
+            ServingError: the list of models cannot be served, see `Models.start`.
         """
         self._update_health()
+        address = f"{self.settings.host}:{self.port}"
         try:
-            self.port = self._grpc.add_insecure_port(f"{self._host}:{self.port}")
+            if self.settings.tls:
+                credentials = self.settings.tls.credentials()
+                self.port = self._grpc.add_secure_port(address, credentials)
+            else:
+                self.port = self._grpc.add_insecure_port(address)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._host}:{self.port}: {error}") from error
+            raise OSError(f"cannot listen on {address}: {error}") from error
+        self.models.start(self._configs)
         self._grpc.start()
-        self.models.reload([self._config])
-        log.info("listening on %s:%d for %s", self._host, self.port, self._config.base_path)
+        if self._http:
+            try:
+                self._http.start()
+            except OSError as error:
+                self.stop(0)
+                raise OSError(
+                    f"cannot listen on {self.settings.host}:{self._http.port}: {error}"
+                ) from error
+            log.info("listening on %s:%d for HTTP", self.settings.host, self._http.port)
+        for config in self._configs:
+            log.info("%s is served from %s", config.name, config.base_path)
+        log.info("listening on %s:%d", self.settings.host, self.port)
         return self
 
+    def reload(self, configs: Iterable[ModelConfig], timeout: float = 300.0) -> None:
+        """Replaces the served models, see `Models.reload`."""
+        self.models.reload(configs, timeout)
+
     def wait_until_available(self, timeout: float = 60.0) -> int:
-        """Waits for the first version.
+        """Waits until every model serves.
 
         Returns:
-            The version that serves.
+            The newest version of the first model.
 
         Raises:
-            RuntimeError: every version on disk failed; the message has the reasons.
+            RuntimeError: every version on disk of a model failed; the message has the reasons.
             TimeoutError: no version within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
-        model = self.models.get(self.model_name)
-        if model is None:
-            raise RuntimeError(f"{self.model_name} is not served: start the server first")
-        model.wait_until_settled(deadline - time.monotonic())
-        if model.available is not None:
-            return model.available
-        errors = [
-            f"version {status.version}: {status.error.message}"
-            for status in model.statuses()
-            if status.error is not None
-        ]
-        if errors:
-            raise RuntimeError(f"no version of {self.model_name} loads; " + "; ".join(errors))
-        raise TimeoutError(
-            f"no version of {self.model_name} under {model.base_path} within {timeout:g} s"
-        )
+        models = list(self.models)
+        if not models:
+            raise RuntimeError("no model is served: start the server first")
+        first, *_ = [_wait(model, deadline, timeout) for model in models]
+        return first
 
     def stop(self, grace: float = 30.0, lame_duck: float = 0.0) -> None:
         """Drains: health says NOT_SERVING, no new request is taken, those in flight finish.
@@ -156,15 +159,21 @@ class ModelServer:
                 move its traffic away: without them, clients that do not retry see UNAVAILABLE or
                 CANCELLED.
         """
-        if self._stopped:
-            return
-        self._draining = self._stopped = True
+        with self._stop_lock:
+            if self._draining:
+                return
+            self._draining = True
         self._health.enter_graceful_shutdown()
         time.sleep(lame_duck)
-        self._grpc.stop(grace).wait()
+        ended = self._grpc.stop(grace)
+        if self._http:
+            self._http.stop(grace)
+        ended.wait()
+        if self._batching:
+            self._batching.close()
         self.models.stop()
 
-    def __enter__(self) -> ModelServer:
+    def __enter__(self: AnyServer) -> AnyServer:
         return self.start()
 
     def __exit__(
@@ -175,23 +184,73 @@ class ModelServer:
     ) -> None:
         self.stop()
 
+    def _grpc_server(self) -> grpc.Server:
+        workers, bound = self.settings.max_workers, self.settings.max_message_bytes
+        return grpc.server(
+            ThreadPoolExecutor(workers, thread_name_prefix="rpc"),
+            maximum_concurrent_rpcs=workers + self.settings.max_queue,
+            options=[
+                ("grpc.max_receive_message_length", bound),
+                ("grpc.max_send_message_length", bound),
+                # Two servers on one port would each get half of the requests.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+
+    def _scheduler(self) -> BatchScheduler | None:
+        parameters = self.settings.batching
+        if parameters is None:
+            return None
+
+        def observe(waits: Sequence[float], rows: Sequence[int]) -> None:
+            padded = parameters.padded(sum(rows))
+            self.metrics.observe_batch(parameters.thread_pool_name, waits, rows, padded)
+
+        scheduler = BatchScheduler(parameters, observe)
+        self.metrics.gauge(
+            "batching_session:queued_rows",
+            "Rows that wait for a batch thread.",
+            lambda: scheduler.queued_rows,
+        )
+        return scheduler
+
     def _versions(self, config: ModelConfig) -> ModelVersions:
         return ModelVersions(
             config.name,
             config.base_path,
             self._load,
-            poll_seconds=self._poll_seconds,
-            settle_seconds=self._settle_seconds,
+            policy=config.policy,
+            poll_seconds=self.settings.poll_seconds,
+            settle_seconds=self.settings.settle_seconds,
             on_change=self._update_health,
         )
 
-    def _load(self, path: Path, name: str, version: int) -> Servable:
-        servable = Servable(path, name, version, **self._threads)
+    def _load(self, path: Path, name: str, version: int) -> Runnable:
+        begin, status = time.perf_counter(), "OK"
         try:
-            warm_up(servable)
+            return self._warm(path, name, version)
+        except Exception as error:
+            status = from_exception(error).code.name
+            raise
+        finally:
+            self.metrics.observe_load(name, status, time.perf_counter() - begin)
+
+    def _warm(self, path: Path, name: str, version: int) -> Runnable:
+        servable = Servable(
+            path,
+            name,
+            version,
+            intra_op_threads=self.settings.intra_op_threads,
+            inter_op_threads=self.settings.inter_op_threads,
+        )
+        try:
+            if self.settings.warm_up:
+                warm_up(servable)
         except BaseException:
             servable.close()
             raise
+        if self._batching and self.settings.batching:
+            return BatchingServable(servable, self._batching, self.settings.batching)
         return servable
 
     def _update_health(self) -> None:
@@ -204,3 +263,40 @@ class ModelServer:
         )
         for service in (health.OVERALL_HEALTH, PREDICTION_SERVICE, MODEL_SERVICE):
             self._health.set(service, state)
+
+
+class ModelServer(Server):
+    """Serves the newest version under one base path.
+
+    Args:
+        model_name: the model's name in requests.
+        base_path: folder of numbered version directories.
+        port: gRPC port; 0 picks a free one, read it from `port`.
+        settings: further fields of `ServerSettings`.
+
+    Example:
+
+    >>> with ModelServer("sid_tfx", "/models/sid_tfx", rest_port=0) as server:
+    ...     server.wait_until_available(timeout=60)
+    ...     client = RecommenderClient(f"localhost:{server.port}")
+    """
+
+    def __init__(
+        self, model_name: str, base_path: str | Path, port: int = 0, **settings: Any
+    ) -> None:
+        config = ModelConfig(model_name, Path(base_path))
+        super().__init__([config], ServerSettings(port=port, **settings))
+
+
+def _wait(model: ModelVersions, deadline: float, timeout: float) -> int:
+    model.wait_until_settled(deadline - time.monotonic())
+    if model.available is not None:
+        return model.available
+    errors = [
+        f"version {status.version}: {status.error.message}"
+        for status in model.statuses()
+        if status.error is not None
+    ]
+    if errors:
+        raise RuntimeError(f"no version of {model.name} loads; " + "; ".join(errors))
+    raise TimeoutError(f"no version of {model.name} under {model.base_path} within {timeout:g} s")

@@ -1,8 +1,9 @@
 """The versions of one model: watched on disk, loaded, swapped and unloaded.
 
-The newest version that loads is served. A newer one replaces it only after it is loaded and warm;
-the old one is unloaded after its last request. A version that fails keeps its reason in the status
-and is tried again only when its files change, so a push caught half-way heals by itself.
+A version that is wanted anew replaces another only after it is loaded and warm; the old one is
+unloaded after its last request. A version that fails keeps its reason in the status, the next best
+one serves in its place, and it is tried again only when its files change, so a push caught
+half-way heals by itself.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from pathlib import Path
 import grpc
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
-from serving.errors import ServingError, from_exception
+from serving.errors import ServingError, from_exception, servable_not_found
 from serving.memory import release
-from serving.servable import Servable
+from serving.policies import Latest, VersionPolicy
+from serving.servable import Runnable
 from serving.version_dirs import Fingerprint, fingerprint, list_versions, recently_written
 
 log = logging.getLogger(__name__)
 
-Loader = Callable[[Path, str, int], Servable]
+Loader = Callable[[Path, str, int], Runnable]
 # Ended versions remembered for GetModelStatus; a server that runs for years forgets the oldest.
 _REMEMBERED = 100
 
@@ -40,17 +42,18 @@ class VersionStatus:
 
 @dataclass
 class _Live:
-    servable: Servable
+    servable: Runnable
     in_flight: int = 0
 
 
 class ModelVersions:
-    """Watches a base path and holds the version that serves.
+    """Watches a base path and holds the versions that serve.
 
     Args:
         name: the model's name.
         base_path: folder of numbered version directories; it may appear later.
-        load: makes a warm `Servable` of `(path, name, version)` or raises.
+        load: makes a warm servable of `(path, name, version)` or raises.
+        policy: which versions to serve.
         poll_seconds: time between looks at the base path; 0 looks once.
         settle_seconds: how long a version's files must be untouched before it is loaded.
         on_change: called after every change of a state.
@@ -62,15 +65,17 @@ class ModelVersions:
         base_path: Path,
         load: Loader,
         *,
+        policy: VersionPolicy | None = None,
         poll_seconds: float = 1.0,
         settle_seconds: float = 0.5,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.name, self.base_path = name, base_path
+        self._policy = policy or Latest()
         self._load, self._on_change = load, on_change
         self._poll_seconds, self._settle_seconds = poll_seconds, settle_seconds
         self._changed = threading.Condition()
-        self._live: _Live | None = None
+        self._live: dict[int, _Live] = {}
         self._retired: list[_Live] = []
         self._statuses: dict[int, VersionStatus] = {}
         self._failed: dict[int, Fingerprint] = {}
@@ -83,49 +88,56 @@ class ModelVersions:
         """Begins to watch; the first load happens in the background."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stops watching and unloads. Requests must have been drained."""
+    def stop(self, drain_seconds: float = 0.0) -> None:
+        """Stops watching and unloads; a version with requests in flight has so long to end them."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
-        with self._changed:
-            if self._live is not None:
-                self._retire(self._live)
-                self._live = None
-        self._unload_idle(wait_seconds=0.0)
+        with self._poll_lock:
+            self._retire(set(self._live))
+            self._unload_idle(wait_seconds=drain_seconds)
+
+    def apply(self, policy: VersionPolicy) -> None:
+        """Changes the policy; returns when the versions it wants are loaded or have failed."""
+        if policy != self._policy:
+            self._policy = policy
+            self.poll()
 
     @contextmanager
-    def use(self, version: int | None = None) -> Iterator[Servable]:
+    def use(self, version: int | None = None) -> Iterator[Runnable]:
         """The servable for one request; it stays loaded until the block ends.
+
+        Args:
+            version: its number; None for the newest that serves.
 
         Raises:
             ServingError: NOT_FOUND when that version, or any, is not loaded.
         """
         with self._changed:
-            live = self._live
-            if live is None or version not in (None, live.servable.version):
-                asked = (
-                    f"Latest({self.name})"
-                    if version is None
-                    else f"Specific({self.name}, {version})"
-                )
-                raise ServingError(
-                    grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {asked}"
-                )
+            number = max(self._live, default=None) if version is None else version
+            live = None if number is None else self._live.get(number)
+            if live is None:
+                raise servable_not_found(self.name, version)
             live.in_flight += 1
         try:
             yield live.servable
         finally:
             with self._changed:
                 live.in_flight -= 1
-                if live is not self._live:
+                if live.in_flight == 0 and self._retired:
                     self._changed.notify_all()
 
     @property
     def available(self) -> int | None:
-        """The version that serves."""
-        live = self._live
-        return None if live is None else live.servable.version
+        """The newest version that serves."""
+        with self._changed:
+            return max(self._live, default=None)
+
+    @property
+    def all_available(self) -> list[int]:
+        """Every version that serves, newest first."""
+        with self._changed:
+            return sorted(self._live, reverse=True)
 
     def statuses(self) -> list[VersionStatus]:
         """Every version known, newest first."""
@@ -136,16 +148,22 @@ class ModelVersions:
         """Waits until a version serves or every version on disk was tried and failed."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._live is not None or (self._polls > 0 and bool(self._failed)), timeout
+                lambda: self._live or (self._polls > 0 and bool(self._failed)), timeout
             )
 
     def poll(self) -> None:
-        """One look at the disk: loads the newest version that is not serving and not known bad."""
+        """One look at the disk: loads what the policy wants, then retires the rest."""
         with self._poll_lock:
             on_disk = list_versions(self.base_path)
-            for version in sorted(on_disk, reverse=True):
-                if version == self.available or self._try(version, on_disk[version]):
+            policy, wanted = self._policy, set[int]()
+            for version in policy.candidates(on_disk):
+                if len(wanted) == policy.limit:
                     break
+                if version in self._live or self._try(version, on_disk[version]):
+                    wanted.add(version)
+            # With nothing to take their place, a lost disk or a bad push would end the service.
+            if wanted:
+                self._retire(set(self._live) - wanted)
             for version in set(self._failed) - set(on_disk):
                 del self._failed[version]
             with self._changed:
@@ -172,6 +190,8 @@ class ModelVersions:
             self._stopped.wait(self._settle_seconds)
             if fingerprint(path) != before:
                 return False
+        if self._stopped.is_set():
+            return False
         self._set(version, ModelVersionStatus.START)
         self._set(version, ModelVersionStatus.LOADING)
         try:
@@ -192,26 +212,22 @@ class ModelVersions:
                 ),
             )
             return False
-        self._swap(servable)
+        self._failed.pop(version, None)
+        with self._changed:
+            self._live[version] = _Live(servable)
+        self._set(version, ModelVersionStatus.AVAILABLE)
+        log.info("%s version %d is available", self.name, version)
         return True
 
-    def _swap(self, servable: Servable) -> None:
-        self._failed.pop(servable.version, None)
+    def _retire(self, versions: set[int]) -> None:
+        if not versions:
+            return
         with self._changed:
-            old, self._live = self._live, _Live(servable)
-            self._statuses[servable.version] = VersionStatus(
-                servable.version, ModelVersionStatus.AVAILABLE
-            )
-            if old is not None:
-                self._retire(old)
+            for version in versions:
+                self._retired.append(self._live.pop(version))
+                self._statuses[version] = VersionStatus(version, ModelVersionStatus.UNLOADING)
             self._changed.notify_all()
-        log.info("%s version %d is available", self.name, servable.version)
         self._on_change()
-
-    def _retire(self, live: _Live) -> None:
-        self._retired.append(live)
-        version = live.servable.version
-        self._statuses[version] = VersionStatus(version, ModelVersionStatus.UNLOADING)
 
     def _unload_idle(self, wait_seconds: float) -> None:
         with self._changed:
@@ -229,7 +245,7 @@ class ModelVersions:
         version = live.servable.version
         live.servable.close()
         # After a roll-back the same version may already serve again.
-        if version != self.available:
+        if version not in self._live:
             self._set(version, ModelVersionStatus.END)
         log.info("%s version %d is unloaded", self.name, version)
 

@@ -15,14 +15,14 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.errors import ServingError, from_exception, invalid_argument
 from serving.predict import predict
-from serving.servable import Servable
+from serving.servable import Runnable
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 # TF Serving's own bound.
 MAX_RECORDS = 1000
 
 
-def warm_up(servable: Servable) -> int:
+def warm_up(servable: Runnable) -> int:
     """Runs every record of the servable's warm-up file, if it has one.
 
     Returns:
@@ -52,7 +52,7 @@ def warm_up(servable: Servable) -> int:
     return count
 
 
-def _run(servable: Servable, record: bytes) -> None:
+def _run(servable: Runnable, record: bytes) -> None:
     try:
         log = prediction_log_pb2.PredictionLog.FromString(record)
     except DecodeError as error:

@@ -1,6 +1,12 @@
-"""`tensorflow.serving.PredictionService`: Predict, GetModelMetadata and the inference calls."""
+"""`tensorflow.serving.PredictionService` without a transport: what gRPC and REST both answer.
+
+A deadline is a `time.monotonic()` past which the caller has stopped waiting.
+"""
 
 from __future__ import annotations
+
+import time
+from typing import NoReturn
 
 import grpc
 from tensorflow_serving.apis import (
@@ -8,48 +14,68 @@ from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     inference_pb2,
     predict_pb2,
-    prediction_service_pb2_grpc,
     regression_pb2,
 )
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.errors import ServingError, invalid_argument
+from serving.metrics import Metrics
 from serving.models import Models
 from serving.predict import predict
-from serving.rpc import handler
-from serving.servable import DEFAULT_SIGNATURE, Servable
+from serving.servable import DEFAULT_SIGNATURE, Runnable
 
 _SIGNATURE_DEF = "signature_def"
-_CLASSIFY = "tensorflow/serving/classify"
-_REGRESS = "tensorflow/serving/regress"
+_KINDS = {
+    "tensorflow/serving/classify": "classification",
+    "tensorflow/serving/regress": "regression",
+}
+_CLASSIFY, _REGRESS = _KINDS
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+class Inference:
     """Answers as TF Serving does.
 
     Args:
         models: the served models.
+        metrics: where runs are counted.
     """
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, metrics: Metrics) -> None:
+        self._models, self._metrics = models, metrics
 
-    @handler
-    def Predict(  # noqa: N802
-        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    def predict(
+        self, request: predict_pb2.PredictRequest, deadline: float | None = None
     ) -> predict_pb2.PredictResponse:
-        """Runs a signature."""
+        """Runs a signature.
+
+        Raises:
+            ServingError: with TF Serving's code and message.
+        """
         _require_spec(request)
         with self._models.use(request.model_spec) as servable:
-            return predict(servable, request)
+            return self.predict_on(servable, request, deadline)
 
-    @handler
-    def GetModelMetadata(  # noqa: N802
-        self,
-        request: get_model_metadata_pb2.GetModelMetadataRequest,
-        context: grpc.ServicerContext,
+    def predict_on(
+        self, servable: Runnable, request: predict_pb2.PredictRequest, deadline: float | None
+    ) -> predict_pb2.PredictResponse:
+        """Runs a signature of a servable that the caller holds.
+
+        Raises:
+            ServingError: with TF Serving's code and message.
+        """
+        begin = time.perf_counter()
+        response = predict(servable, request, deadline)
+        self._metrics.observe_run(servable.name, time.perf_counter() - begin)
+        return response
+
+    def metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """The signatures of a version."""
+        """The signatures of a version.
+
+        Raises:
+            ServingError: with TF Serving's code and message.
+        """
         _require_spec(request)
         if not request.metadata_field:
             raise invalid_argument(
@@ -68,29 +94,32 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.metadata[_SIGNATURE_DEF].Pack(signatures)
         return response
 
-    @handler
-    def Classify(  # noqa: N802
-        self, request: classification_pb2.ClassificationRequest, context: grpc.ServicerContext
-    ) -> None:
-        """Refused: no servable of this project has a classification signature."""
+    def classify(self, request: classification_pb2.ClassificationRequest) -> NoReturn:
+        """Refused: no servable of this project has a classification signature.
+
+        Raises:
+            ServingError: always.
+        """
         _require_spec(request)
         with self._models.use(request.model_spec) as servable:
-            _refuse(servable, request.model_spec, _CLASSIFY, "classification")
+            _refuse(servable, request.model_spec, _CLASSIFY)
 
-    @handler
-    def Regress(  # noqa: N802
-        self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
-    ) -> None:
-        """Refused: no servable of this project has a regression signature."""
+    def regress(self, request: regression_pb2.RegressionRequest) -> NoReturn:
+        """Refused: no servable of this project has a regression signature.
+
+        Raises:
+            ServingError: always.
+        """
         _require_spec(request)
         with self._models.use(request.model_spec) as servable:
-            _refuse(servable, request.model_spec, _REGRESS, "regression")
+            _refuse(servable, request.model_spec, _REGRESS)
 
-    @handler
-    def MultiInference(  # noqa: N802
-        self, request: inference_pb2.MultiInferenceRequest, context: grpc.ServicerContext
-    ) -> None:
-        """Refused, with the reason TF Serving gives for the first task."""
+    def multi_inference(self, request: inference_pb2.MultiInferenceRequest) -> NoReturn:
+        """Refused, with the reason TF Serving gives for the first task.
+
+        Raises:
+            ServingError: always.
+        """
         if not request.tasks or not request.tasks[0].model_spec.name:
             raise invalid_argument("Found ModelSpec with an empty model name.")
         task = request.tasks[0]
@@ -98,13 +127,12 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             key = task.model_spec.signature_name or DEFAULT_SIGNATURE
             if key not in servable.signatures:
                 raise invalid_argument(f"Requested signature not found in model graph: {key}")
-            if task.method_name not in (_CLASSIFY, _REGRESS):
+            if task.method_name not in _KINDS:
                 raise ServingError(
                     grpc.StatusCode.UNIMPLEMENTED,
                     f"Unsupported signature method_name: {task.method_name}",
                 )
-            kind = "classification" if task.method_name == _CLASSIFY else "regression"
-            _refuse(servable, task.model_spec, task.method_name, kind)
+            _refuse(servable, task.model_spec, task.method_name)
 
 
 def _require_spec(request: object) -> None:
@@ -112,8 +140,8 @@ def _require_spec(request: object) -> None:
         raise invalid_argument("Missing ModelSpec")
 
 
-def _refuse(servable: Servable, spec: ModelSpec, method_name: str, kind: str) -> None:
-    key = spec.signature_name or DEFAULT_SIGNATURE
+def _refuse(servable: Runnable, spec: ModelSpec, method_name: str) -> NoReturn:
+    key, kind = spec.signature_name or DEFAULT_SIGNATURE, _KINDS[method_name]
     signature = servable.signatures.get(key)
     if signature is None:
         raise invalid_argument(f"No signature was found with the name: {key}")

@@ -1,0 +1,58 @@
+"""Reloads a `--model_config_file` whenever it changes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from serving.errors import ServingError
+from serving.model_config import ModelConfig, read_model_configs
+
+log = logging.getLogger(__name__)
+
+
+class ConfigWatcher:
+    """Looks at the file again and again; a bad one is logged and changes nothing.
+
+    Args:
+        path: the file.
+        reload: told the new list of models.
+        seconds: time between looks.
+    """
+
+    def __init__(
+        self, path: Path, reload: Callable[[Sequence[ModelConfig]], None], seconds: float
+    ) -> None:
+        self._path, self._reload, self._seconds = path, reload, seconds
+        self._seen = self._content()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="model-config", daemon=True)
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends looking, after a reload that is under way."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _content(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except OSError:
+            return None
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(self._seconds):
+            content = self._content()
+            if content is None or content == self._seen:
+                continue
+            self._seen = content
+            try:
+                self._reload(read_model_configs(self._path))
+                log.info("%s has changed and is in force", self._path)
+            except (ValueError, ServingError) as error:
+                log.error("%s has changed, but: %s", self._path, error)

@@ -1,0 +1,145 @@
+"""The HTTP front: Tornado's event loop in one thread, requests worked on in a bounded pool."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+from serving.errors import ServingError
+from serving.metrics import CONTENT_TYPE, Metrics
+from serving.rest_api import Answer, RestApi, error_answer
+from serving.settings import ServerSettings
+
+
+class HttpServer:
+    """Serves the REST API and the metrics page.
+
+    Args:
+        api: what answers.
+        metrics: what the page shows.
+        settings: host, port and bounds.
+    """
+
+    def __init__(self, api: RestApi, metrics: Metrics, settings: ServerSettings) -> None:
+        self._api, self._metrics, self._settings = api, metrics, settings
+        self._pool = ThreadPoolExecutor(settings.max_workers, thread_name_prefix="rest")
+        self._limit = settings.max_workers + settings.max_queue
+        self._in_flight = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
+        self._server: HTTPServer | None = None
+        self.port = settings.rest_port or 0
+
+    def start(self) -> None:
+        """Listens.
+
+        Raises:
+            OSError: the port cannot be bound.
+        """
+        # Without SO_REUSEPORT, so that a second server on the port is an error.
+        sockets = bind_sockets(self.port, self._settings.host, family=socket.AF_INET)
+        self.port = sockets[0].getsockname()[1]
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(sockets), self._loop).result()
+
+    def stop(self, grace: float) -> None:
+        """Takes no more connections; requests in flight have `grace` seconds."""
+        if not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._drain(grace), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._pool.shutdown(wait=False)
+
+    async def answer(self, method: str, path: str, body: bytes) -> Answer:
+        """Answers one request on the pool; refuses at once when too many wait."""
+        if self._in_flight >= self._limit:
+            return error_answer(
+                ServingError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"{self._in_flight} requests are in flight, the limit is {self._limit}",
+                )
+            )
+        deadline = time.monotonic() + self._settings.rest_timeout_seconds
+        return await self._work(lambda: self._api.answer(method, path, body, deadline))
+
+    async def page(self) -> Answer:
+        """The metrics page."""
+        return await self._work(lambda: Answer(200, self._metrics.page()))
+
+    async def _work(self, call: Callable[[], Answer]) -> Answer:
+        # Counted on the loop's own thread, so that no lock is needed.
+        self._in_flight += 1
+        try:
+            return await self._loop.run_in_executor(self._pool, call)
+        finally:
+            self._in_flight -= 1
+
+    async def _listen(self, sockets: list[socket.socket]) -> None:
+        bound = self._settings.max_message_bytes
+        handlers: list = [(r".*", _Rest, {"front": self})]
+        if self._settings.metrics_path:
+            handlers.insert(0, (self._settings.metrics_path, _MetricsPage, {"front": self}))
+        self._server = HTTPServer(
+            Application(handlers, compress_response=True, log_function=lambda handler: None),
+            decompress_request=True,
+            max_body_size=bound,
+            max_buffer_size=2 * bound,
+            idle_connection_timeout=3600,
+        )
+        self._server.add_sockets(sockets)
+
+    async def _drain(self, grace: float) -> None:
+        assert self._server is not None
+        self._server.stop()
+        deadline = time.monotonic() + grace
+        while self._in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        # One turn of the loop writes the answers that have just become ready.
+        await asyncio.sleep(0.05)
+        await self._server.close_all_connections()
+
+
+class _Front(RequestHandler):
+    def initialize(self, front: HttpServer) -> None:
+        self.front = front
+
+    def write_answer(self, answer: Answer, content_type: str) -> None:
+        self.set_status(answer.status)
+        self.set_header("Content-Type", content_type)
+        self.finish(answer.body)
+
+    def write_error(self, status_code: int, **kwargs: object) -> None:
+        self.set_header("Content-Type", "application/json")
+        self.finish({"error": self._reason})
+
+
+class _Rest(_Front):
+    async def get(self) -> None:
+        await self._answer()
+
+    async def post(self) -> None:
+        await self._answer()
+
+    async def _answer(self) -> None:
+        path = self.request.path
+        if not path.lower().startswith("/v1/"):
+            self.send_error(404)
+            return
+        answer = await self.front.answer(self.request.method or "", path, self.request.body)
+        self.write_answer(answer, "application/json")
+
+
+class _MetricsPage(_Front):
+    async def get(self) -> None:
+        self.write_answer(await self.front.page(), CONTENT_TYPE)

@@ -91,12 +91,13 @@ PRESETS: dict[str, Preset] = {
             "quantization": 1.0,
             "dual_tower": 0.1,
             # QuaSID's 0.2 is too weak to part ads of one advertiser and category that L_sid pulls.
-            "repulsion_full": 3.0,
-            "repulsion_partial": 0.2,
+            "repulsion_full": 5.0,
+            # Pushing apart ads that share all codes but one costs ranking: a prefix is to be shared.
+            "repulsion_partial": 0.0,
         },
         # The last refit is early: repulsion needs the rest of the epochs to settle codes.
         arguments={"mine_conflicts": True, "refits": (0.2, 0.4)},
-        epochs=30,
+        epochs=40,
         learning_rate=2e-3,
     ),
     "unisid": Preset(

@@ -42,10 +42,10 @@ def publish(toys: dict[int, Path], tmp_path: Path) -> Callable[[int], Path]:
 def shared(
     toys: dict[int, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ModelServer]:
-    """A server on version 1 for tests that do not change it."""
+    """A server of both APIs on version 1 for tests that do not change it."""
     base = tmp_path_factory.mktemp("base")
     shutil.copytree(toys[1], base / "1")
-    with ModelServer("sid_tfx", base, settle_seconds=0) as server:
+    with ModelServer("sid_tfx", base, rest_port=0, settle_seconds=0) as server:
         assert server.wait_until_available(30) == 1
         yield server
 

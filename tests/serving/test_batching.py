@@ -1,0 +1,228 @@
+"""Batching: who shares a batch, that nobody notices, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.batch_parameters import BatchingParameters, read_batching_parameters
+from serving.batch_scheduler import BatchScheduler
+from serving.batching import BatchingServable
+from serving.client import RecommenderClient
+from serving.errors import ServingError
+from serving.servable import Servable
+from serving.server import ModelServer
+from tests.serving.http_calls import call
+from tests.serving.toy_servable import AD_IDS, HISTORY
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def servable(toys: dict[int, Path]) -> Iterator[Servable]:
+    loaded = Servable(toys[1], "sid_tfx", 1)
+    yield loaded
+    loaded.close()
+
+
+def batching(servable: Servable, **parameters: object) -> tuple[BatchingServable, BatchScheduler]:
+    given = BatchingParameters(**parameters)  # type: ignore[arg-type]
+    scheduler = BatchScheduler(given)
+    return BatchingServable(servable, scheduler, given), scheduler
+
+
+def history(*ads: str) -> dict[str, np.ndarray]:
+    row = [ad.encode() for ad in ads] + [b""] * (HISTORY - len(ads))
+    return {"history": np.array([row], dtype=object)}
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    histories=st.lists(
+        st.lists(st.sampled_from(AD_IDS), max_size=HISTORY), min_size=1, max_size=12
+    ),
+    sizes=st.sampled_from([(), (1, 4, 16), (16,)]),
+)
+def test_histories_of_any_length_get_in_a_batch_what_they_get_alone(
+    servable: Servable, histories: list[list[str]], sizes: tuple[int, ...]
+) -> None:
+    batched, scheduler = batching(
+        servable,
+        max_batch_size=16,
+        batch_timeout_micros=2000,
+        num_batch_threads=1,
+        allowed_batch_sizes=sizes,
+    )
+    outputs = ["ad_ids", "scores", "sids", "count"]
+    with ThreadPoolExecutor(len(histories)) as pool:
+        together = list(
+            pool.map(lambda ads: batched.run("recommend", history(*ads), outputs), histories)
+        )
+    scheduler.close()
+    for ads, answer in zip(histories, together, strict=True):
+        alone = servable.run("recommend", history(*ads), outputs)
+        for got, expected in zip(answer, alone, strict=True):
+            if got.dtype == np.float32:
+                np.testing.assert_allclose(got, expected, rtol=1e-6)
+            else:
+                np.testing.assert_array_equal(got, expected)
+
+
+def test_calls_that_wait_together_run_together(servable: Servable) -> None:
+    seen: list[tuple[int, ...]] = []
+    parameters = BatchingParameters(max_batch_size=8, batch_timeout_micros=200_000)
+    scheduler = BatchScheduler(parameters, lambda waits, rows: seen.append(tuple(rows)))
+    batched = BatchingServable(servable, scheduler, parameters)
+    begin = time.monotonic()
+    with ThreadPoolExecutor(9) as pool:
+        calls = [
+            pool.submit(batched.run, "recommend", history("ad01"), ["count"]) for _ in range(8)
+        ]
+        # A full batch does not wait for its time; another signature has a queue of its own.
+        for done in calls:
+            done.result()
+        assert time.monotonic() - begin < 0.15
+        other = {"ad_ids": np.array([b"ad01"], dtype=object)}
+        pool.submit(batched.run, "similar_ads", other, ["count"]).result()
+    scheduler.close()
+    assert sorted(seen) == [(1,), (1,) * 8]
+    assert time.monotonic() - begin >= 0.2, "a batch that is not full waits for more"
+
+
+def test_an_error_reaches_only_its_own_request(servable: Servable) -> None:
+    batched, scheduler = batching(servable, max_batch_size=4, batch_timeout_micros=500_000)
+    good = tf.train.Example()
+    good.features.feature["title"].bytes_list.value.append(b"abc")
+    examples = [good.SerializeToString()] * 3 + [b"not an example"]
+
+    def encode(example: bytes) -> list[np.ndarray]:
+        return batched.run("encode_ads", {"examples": np.array([example], object)}, ["sids"])
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(encode, example) for example in examples]
+    scheduler.close()
+    for done in calls[:3]:
+        np.testing.assert_array_equal(done.result()[0], [[3, -1, 0]])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        calls[3].result()
+
+
+class Gate:
+    """A batch runner that waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.open = threading.Event(), threading.Event()
+        self.ran: list[object] = []
+
+    def run(self, batch: Sequence[object]) -> list[object]:
+        self.begun.set()
+        self.open.wait(20)
+        self.ran += batch
+        return list(batch)
+
+
+def code_of(call: Callable[[], object]) -> grpc.StatusCode:
+    with pytest.raises(ServingError) as caught:
+        call()
+    return caught.value.code
+
+
+def test_a_full_queue_refuses_at_once_and_a_passed_deadline_is_not_run() -> None:
+    scheduler = BatchScheduler(
+        BatchingParameters(max_batch_size=2, max_enqueued_batches=2, num_batch_threads=1)
+    )
+    gate = Gate()
+
+    def ask(name: str, rows: int = 1, seconds: float | None = None) -> object:
+        deadline = None if seconds is None else time.monotonic() + seconds
+        return scheduler.call("key", gate.run, name, rows, deadline)
+
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(ask, "first")
+        assert gate.begun.wait(10)
+        waiting = [pool.submit(ask, f"waits {index}") for index in range(3)]
+        late = pool.submit(ask, "late", 1, 0.05)
+        assert code_of(late.result) == grpc.StatusCode.DEADLINE_EXCEEDED
+        while scheduler.queued_rows < 4:
+            time.sleep(0.01)
+        begin = time.monotonic()
+        assert code_of(lambda: ask("too many")) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert time.monotonic() - begin < 1
+        assert code_of(lambda: ask("too big", 3)) == grpc.StatusCode.INVALID_ARGUMENT
+        gate.open.set()
+        assert first.result() == "first"
+        assert [done.result() for done in waiting] == ["waits 0", "waits 1", "waits 2"]
+    assert ask("after") == "after"
+    scheduler.close()
+    assert set(gate.ran) == {"first", "waits 0", "waits 1", "waits 2", "after"}
+    assert code_of(lambda: ask("closed")) == grpc.StatusCode.UNAVAILABLE
+
+
+def test_inputs_without_common_rows_are_refused(servable: Servable) -> None:
+    batched, scheduler = batching(servable)
+    inputs = {
+        **history("ad01"),
+        "exclude_ad_ids": np.full([2, 3], b"", object),
+        "filter_seen": np.array([True]),
+        "mode": np.array([b""], object),
+    }
+    with pytest.raises(ServingError, match="must have equal 0th-dimension size"):
+        batched.run("recommend_filtered", inputs, ["count"])
+    scheduler.close()
+
+
+def test_the_file_has_tf_servings_format(tmp_path: Path) -> None:
+    path = tmp_path / "batching.config"
+    path.write_text(
+        "max_batch_size { value: 128 } batch_timeout_micros { value: 0 }\n"
+        "max_enqueued_batches { value: 1000000 } num_batch_threads { value: 8 }\n"
+        'thread_pool_name { value: "pool" } allowed_batch_sizes: 64 allowed_batch_sizes: 128\n'
+        "pad_variable_length_inputs: true"
+    )
+    assert read_batching_parameters(path) == BatchingParameters(
+        128, 0, 1_000_000, 8, "pool", (64, 128), True
+    )
+    for text, message in (
+        ("max_batch_size: 3", "max_batch_size"),
+        ("max_batch { value: 3 }", 'no field named "max_batch"'),
+        ("max_batch_size { value: 0 }", "max_batch_size is 0: give at least 1"),
+        ("allowed_batch_sizes: 3", r"allowed_batch_sizes is \[3\]"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_batching_parameters(path)
+    with pytest.raises(ValueError, match="absent"):
+        read_batching_parameters(tmp_path / "absent")
+
+
+def test_a_batching_server_answers_and_counts(toys: dict[int, Path]) -> None:
+    with ModelServer(
+        "sid_tfx",
+        toys[1].parent,
+        rest_port=0,
+        max_workers=8,
+        batching=BatchingParameters(max_batch_size=8, thread_pool_name="pool"),
+        settle_seconds=0,
+    ) as server:
+        server.wait_until_available(30)
+        with (
+            RecommenderClient(f"127.0.0.1:{server.port}") as client,
+            ThreadPoolExecutor(8) as pool,
+        ):
+            histories = [[ad] for ad in AD_IDS] * 5
+            answers = list(pool.map(client.recommend, histories))
+            for ads, answer in zip(histories, answers, strict=True):
+                assert answer.ad_ids == client.recommend(ads).ad_ids
+        page = call(server.rest_port or 0, "GET", server.settings.metrics_path)[1].decode()
+        assert "batching_session:queued_rows 0.0" in page
+        assert ':queuing_latency_count{thread_pool_name="pool"} 200.0' in page

@@ -254,7 +254,7 @@ class SidDecoder(tf.Module):
         slack = 0 if excluded is None else excluded.shape[1]
         if slack is None:
             raise ValueError("The number of excluded rows (and of history rows) must be static.")
-        scores = tf.where(self.trie.live_rows()[None, :], scores, float("-inf"))
+        scores = tf.where(self.trie.live_rows[None, :], scores, float("-inf"))
         # Ranking k + E ads and dropping the excluded ones costs less than masking [B, N].
         best, rows = tf.math.top_k(scores, k=min(k + slack, self.trie.num_leaves))
         rows = self._allowed(tf.where(best > float("-inf"), rows, -1), excluded)
@@ -265,8 +265,8 @@ class SidDecoder(tf.Module):
     def _allowed(self, rows: tf.Tensor, excluded: tf.Tensor | None) -> tf.Tensor:
         """`rows` with -1 where an ad is off or excluded."""
         position = tf.clip_by_value(rows, 0, self.trie.num_leaves - 1)
-        live = tf.gather(self.trie.live[self.trie.depth], tf.gather(self.trie.row_leaves, position))
-        rows = tf.where((live > 0) & (rows < self.trie.num_leaves), rows, -1)
+        live = tf.gather(self.trie.live_rows, position) & (rows >= 0)
+        rows = tf.where(live & (rows < self.trie.num_leaves), rows, -1)
         if excluded is None:
             return rows
         hit = tf.reduce_any(rows[:, :, None] == excluded[:, None, :], axis=2)

@@ -1,7 +1,9 @@
 """The servable: through every loader in a fresh process, against what the parts say in this one."""
 
 import dataclasses
+import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -387,10 +389,26 @@ def test_encode_ads_is_what_the_tokenizer_says(ask, parts):
 def test_ads_that_are_switched_off_are_never_recommended(parts):
     servable = parts.servable()
     on = np.arange(ADS) % 2 == 0
-    servable.decoder.trie.set_live(on)
+    servable.set_live(on)
     answer = _here(servable, *_requests()[1])
     assert (answer["count"] == LIMITS.max_k).all()
     for ads in _ads(answer):
+        assert on[parts.catalog.rows(ads)].all()
+
+
+def test_a_published_set_switches_ads_off_and_nothing_is_traced_anew(portable, parts):
+    published = parts.folder / "published"
+    shutil.copytree(portable[1], published, copy_function=os.link)
+    on = np.arange(ADS) % 2 == 1
+    fingerprint = export.read_manifest(portable[1])["fingerprints"]["catalog"]
+    export.write_servable_set(str(published / export.SERVABLE_SET_FILE), on, fingerprint)
+    ids = (published / "assets" / "ads.txt").read_text(encoding="utf-8").splitlines()
+    assert ids == parts.catalog.ad_ids.tolist()
+    inputs = {name: tf.constant(value) for name, value in _requests()[2][1].items()}
+    answer = tf.saved_model.load(str(published)).signatures["recommend_filtered"](**inputs)
+    # A history without known ads is in there too: popular ads obey the set as well.
+    assert (answer["count"].numpy() == LIMITS.max_k).all()
+    for ads in _ads({name: value.numpy() for name, value in answer.items()}):
         assert on[parts.catalog.rows(ads)].all()
 
 

@@ -140,7 +140,7 @@ def _expand(
     children = tf.minimum(children, trie.num_nodes[level + 1] - 1)
     codes = tf.cast(tf.gather(trie.codes[level + 1], children), tf.int32)
     # A child past the end stands in as the last node of its depth: any node, for it isn't live.
-    live = tf.where(inside, tf.gather(trie.live[level + 1], children), 0)
+    live = tf.where(inside, trie.live_under(level + 1, children), 0)
     beams = tf.range(tf.size(nodes)) * size
     flat = tf.reshape(beams, tf.shape(first)) + codes
     return children, codes, live, tf.gather(tf.reshape(log_probs, [-1]), flat)
@@ -151,9 +151,9 @@ def _excluded_leaves(trie: PrefixTrie, rows: tf.Tensor) -> tuple[tf.Tensor, tf.T
     rows = tf.sort(tf.cast(rows, tf.int32), axis=1)
     repeat = tf.pad(rows[:, 1:] == rows[:, :-1], [[0, 0], [1, 0]])[:, : tf.shape(rows)[1]]
     valid = (rows >= 0) & (rows < trie.num_leaves) & ~repeat
-    leaves = tf.gather(trie.row_leaves, tf.clip_by_value(rows, 0, trie.num_leaves - 1))
-    live = tf.gather(trie.live[trie.depth], leaves)
-    return leaves, tf.where(valid, live, 0)
+    rows = tf.clip_by_value(rows, 0, trie.num_leaves - 1)
+    counts = tf.cast(valid & tf.gather(trie.live_rows, rows), tf.int32)
+    return tf.gather(trie.row_leaves, rows), counts
 
 
 def _ancestors(trie: PrefixTrie, leaves: tf.Tensor) -> list[tf.Tensor]:

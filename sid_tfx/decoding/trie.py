@@ -28,7 +28,8 @@ class PrefixTrie(tf.Module):
         branch: Per depth, the most children that any node there has.
         first_child: Per depth from `dense_depth` on, int32 `[nodes + 1]`.
         codes: Per depth from `dense_depth + 1` on, int16 or int32 `[nodes]`: the last code.
-        live: Per depth, int32 `[nodes]`: leaves under the node that may be returned.
+        live: Per depth but the last, int32 `[nodes]`: leaves under the node that may be returned.
+        live_rows: bool `[num_leaves]` by catalogue row: the ads that may be returned.
         leaf_rows: int32 `[num_leaves]`: catalogue row of each leaf.
         row_leaves: int32 `[num_leaves]`: leaf of each catalogue row.
 
@@ -69,8 +70,10 @@ class PrefixTrie(tf.Module):
             _variable(codes[d], f"codes_{d}") if d in codes else None for d in range(self.depth + 1)
         ]
         self.live = [
-            _variable(np.zeros(nodes, np.int32), f"live_{d}") for d, nodes in enumerate(num_nodes)
+            _variable(np.zeros(nodes, np.int32), f"live_{d}")
+            for d, nodes in enumerate(num_nodes[:-1])
         ]
+        self.live_rows = _variable(np.ones(self.num_leaves, bool), "live_rows")
         self.set_live(tf.ones([self.num_leaves], tf.bool))
 
     @classmethod
@@ -161,8 +164,8 @@ class PrefixTrie(tf.Module):
                 f"live_rows must be bool [{self.num_leaves}], one flag per catalogue row, got "
                 f"shape {flags.shape}."
             )
-        counts = tf.gather(tf.cast(flags, tf.int32), self.leaf_rows)
-        self.live[self.depth].assign(counts)
+        self.live_rows.assign(flags)
+        counts = tf.cast(tf.gather(flags, self.leaf_rows), tf.int32)
         for depth in reversed(range(self.depth)):
             if depth >= self.dense_depth:
                 sums = tf.concat([[0], tf.cumsum(counts)], axis=0)
@@ -172,9 +175,11 @@ class PrefixTrie(tf.Module):
                 counts = tf.reduce_sum(tf.reshape(counts, [-1, self.sizes[depth]]), axis=1)
             self.live[depth].assign(counts)
 
-    def live_rows(self) -> tf.Tensor:
-        """bool `[N]` by catalogue row: the flags that `set_live` was given."""
-        return tf.gather(self.live[self.depth], self.row_leaves) > 0
+    def live_under(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
+        """Leaves that may be returned under int32 `nodes` at `depth`, int32 of the same shape."""
+        if depth < self.depth:
+            return tf.gather(self.live[depth], nodes)
+        return tf.cast(tf.gather(self.live_rows, tf.gather(self.leaf_rows, nodes)), tf.int32)
 
     def parents(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
         """Nodes at `depth - 1` above the given int32 `nodes` at `depth`, same shape."""

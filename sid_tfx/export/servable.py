@@ -13,6 +13,7 @@ from sid_tfx.decoding import BeamResult
 from sid_tfx.export.history import newest
 from sid_tfx.export.id_table import IdTable
 from sid_tfx.export.popularity import Popularity
+from sid_tfx.export.servable_set import ServableSet
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.retrieval import PADDING_SCORE, BruteForce, TopK
 from sid_tfx.tokenizer import SidTokenizer
@@ -130,7 +131,9 @@ class Servable(tf.Module):
         self.levels = catalog.levels
         self.embedding_dim = int(catalog.embeddings.shape[1])
         self.ads = IdTable(catalog.ad_ids)
-        self.popularity = Popularity(popularity)
+        # A request excludes what it names and, if it wants, what its user has seen.
+        most = self.limits.max_k + self.limits.max_exclude + self.limits.max_history
+        self.popularity = Popularity(popularity, most)
         self.decoder = SidDecoder(recommender, self.limits.beam_size)
         self.index = index
         self.preprocess = preprocess
@@ -138,6 +141,23 @@ class Servable(tf.Module):
         # Session loaders, TF Serving's among them, restore only variables that a tf.Module tracks
         # itself; those inside a Keras 3 model they would not find.
         self._tokenizer_variables = [variable.value for variable in tokenizer.variables]
+        self.servable_set = ServableSet(len(catalog), catalog.fingerprint, self._apply_live)
+        self._servable_set_asset = self.servable_set.asset
+
+    def set_live(self, live: np.ndarray) -> None:
+        """Switches ads on and off, here and in what is saved from now on.
+
+        A servable that is saved already is switched by its file, see `write_servable_set`.
+
+        Args:
+            live: bool `(N,)` by catalogue row: whether the ad may be returned.
+        """
+        self._apply_live(tf.convert_to_tensor(live))
+        self.servable_set.write(np.asarray(live))
+
+    def _apply_live(self, live: tf.Tensor) -> None:
+        self.decoder.trie.set_live(live)
+        self.popularity.set_live(live)
 
     def recommend(self, history: tf.Tensor) -> Outputs:
         """Signature `recommend`: string [B, T] -> the next ads."""
@@ -201,9 +221,7 @@ class Servable(tf.Module):
         parsed = tf.io.parse_example(examples, spec)
         rows = newest(self.ads.rows(parsed["history"].to_tensor("")), self.limits.max_history)
         target = self.ads.rows(parsed["target"])
-        popular, _ = self.popularity.top(
-            tf.constant([[-1]]), self.limits.max_k, self.decoder.trie.live_rows()
-        )
+        popular, _ = self.popularity.top(tf.constant([[-1]]), self.limits.max_k)
         return {
             "rank": _rank(self._ranked(rows).rows, target),
             "popularity_rank": _rank(popular, target),
@@ -225,8 +243,7 @@ class Servable(tf.Module):
         none = tf.fill([tf.shape(rows)[0], 1], -1)
 
         def popular() -> BeamResult:
-            live = self.decoder.trie.live_rows()
-            ads, scores = self.popularity.top(none if excluded is None else excluded, k, live)
+            ads, scores = self.popularity.top(none if excluded is None else excluded, k)
             return BeamResult(
                 tf.where(empty[:, None], ads, found.rows),
                 tf.where(empty[:, None], scores, found.scores),

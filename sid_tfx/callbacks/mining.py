@@ -26,7 +26,7 @@ class ConflictMining(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, batches: PairBatches, replay: float = 0.125, every: int = 1, batch_size: int = 1024
+        self, batches: PairBatches, replay: float = 0.25, every: int = 1, batch_size: int = 1024
     ) -> None:
         super().__init__()
         if not 0.0 <= replay < 1.0:

@@ -3,78 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from sid_tfx.decodable import Cached, Decodable
 from sid_tfx.decoding import BeamResult, BeamState, PrefixTrie, beam_search
-
-
-class Decodable(Protocol):
-    """What `SidDecoder` asks of a generative recommender, whatever its architecture.
-
-    A *user state* is what the model computes once per request: any nest of tensors `[B, ...]`, for
-    a language model of codes the keys and values of the history.
-
-    Attributes:
-        level_sizes: Codes per level, the de-dup tokens last.
-        ad_codes: int32 `[N + 1, levels + 1]`: full codes by row + 1.
-        dense_weight: Scalar; weight of the dense score in hybrid mode.
-        variables: All Keras variables.
-    """
-
-    level_sizes: tuple[int, ...]
-    ad_codes: Any
-    dense_weight: Any
-
-    @property
-    def variables(self) -> list[Any]:
-        """See the class."""
-        ...
-
-    def user_state(self, rows: Any) -> Any:
-        """User state of histories int32 `[B, T]` of row + 1, 0 for padding."""
-        ...
-
-    def next_log_probs(self, state: Any, prefix: Any) -> Any:
-        """Log-probabilities `[B, W, level_sizes[l]]` of the code after `prefix` `[B, W, l]`."""
-        ...
-
-    def sid_log_probs(self, state: Any, rows: Any) -> Any:
-        """Log-probabilities `[B, C]` of the full codes of ads int32 `[B, C]` of row + 1."""
-        ...
-
-    def item_vectors(self) -> Any:
-        """Vectors `[N, D]` of all ads, in catalogue order."""
-        ...
-
-    def dense_query(self, state: Any) -> Any:
-        """Queries `[B, D]` whose inner product with `item_vectors` is the dense score."""
-        ...
-
-
-@runtime_checkable
-class Cached(Protocol):
-    """A `Decodable` that need not read a beam's codes anew at every level.
-
-    A model with these two methods is decoded through them instead of `next_log_probs`. The cache
-    holds what belongs to a beam, its codes' keys and values for one; what all beams of a request
-    share stays in the user state, where it isn't copied from beam to beam.
-    """
-
-    def initial_cache(self, state: Any) -> Any:
-        """Cache before the first code: a nest of tensors `[B, 1, ...]`."""
-        ...
-
-    def cached_log_probs(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
-        """Log-probabilities `[B, W, level_sizes[l]]` after `prefix`, and the new cache.
-
-        Only the last code of `prefix` `[B, W, l]` is new to the cache `[B, W, ...]`, which is in
-        the order of `prefix`. The new cache has that order too and may have grown.
-        """
-        ...
+from sid_tfx.retrieval import TopK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +31,10 @@ class SidDecoder(tf.Module):
         log P(codes | history) + dense_weight * log softmax(dense score)
 
     where `dense_weight` is a weight of the model, chosen on validation data (LIGER,
-    arXiv 2411.18814, joins the two in the same way). For a request without a history the results
-    mean nothing: answer it otherwise, by popularity for one.
+    arXiv 2411.18814, joins the two in the same way). Both terms are exact for every candidate,
+    whichever side found it. The softmax is over all ads, with an index over the candidates: that
+    moves all scores of a request by one number and changes no order. For a request without a
+    history the results mean nothing: answer it otherwise, by popularity for one.
 
     Trie, ad vectors and live flags are variables of this module. The vectors are computed once:
     call `refresh` after further training.
@@ -105,6 +44,13 @@ class SidDecoder(tf.Module):
             `Cached` too, it is decoded with its cache.
         beam_size: Beams kept per level; a request for more results widens it.
         dense_candidates: Ads that the dense side contributes in hybrid mode.
+        index: Finds them; built with similarity `"dot_product"` over the recommender's
+            `item_vectors`, int32 rows for identifiers. Without it all ads are scored.
+        hybrid: Whether hybrid mode is answered; without it no ad vectors are held.
+
+    Raises:
+        ValueError: An argument is out of range, or the index does not fit.
+        RuntimeError: Keras runs on another backend than TensorFlow.
 
     Example:
 
@@ -115,7 +61,12 @@ class SidDecoder(tf.Module):
     """
 
     def __init__(
-        self, recommender: Decodable, beam_size: int = 50, dense_candidates: int = 50
+        self,
+        recommender: Decodable,
+        beam_size: int = 50,
+        dense_candidates: int = 50,
+        index: TopK | None = None,
+        hybrid: bool = True,
     ) -> None:
         super().__init__(name="sid_decoder")
         if keras.backend.backend() != "tensorflow":
@@ -134,9 +85,15 @@ class SidDecoder(tf.Module):
         self.dense_candidates = dense_candidates
         codes = keras.ops.convert_to_numpy(recommender.ad_codes)[1:]
         self.trie = PrefixTrie.build(codes, recommender.level_sizes)
-        self.item_vectors = tf.Variable(
-            np.asarray(recommender.item_vectors()), trainable=False, name="item_vectors"
-        )
+        self.index = index
+        self.hybrid = hybrid
+        self.item_vectors: tf.Variable | None = None
+        if index is not None:
+            _check_index(index, self.trie.num_leaves, hybrid)
+        elif hybrid:
+            self.item_vectors = tf.Variable(
+                recommender.item_vectors(), trainable=False, name="item_vectors"
+            )
         # Session loaders restore only the variables that a module itself tracks.
         self.model_variables = [v.value for v in recommender.variables]
 
@@ -146,8 +103,18 @@ class SidDecoder(tf.Module):
         return self._hidden.recommender
 
     def refresh(self) -> None:
-        """Recomputes the ad vectors from the model's weights."""
-        self.item_vectors.assign(self.recommender.item_vectors())
+        """Recomputes the ad vectors from the model's weights.
+
+        Raises:
+            RuntimeError: They are in an index, which can only be built anew.
+        """
+        if self.index is not None:
+            raise RuntimeError(
+                "This decoder's ad vectors are in an index. Build a new one over the recommender's "
+                "item_vectors and make a new decoder with it."
+            )
+        if self.item_vectors is not None:
+            self.item_vectors.assign(self.recommender.item_vectors())
 
     def recommend(
         self,
@@ -166,13 +133,23 @@ class SidDecoder(tf.Module):
             mode: `"generative"`, `"hybrid"`, or bool `[B]`: hybrid where true.
             excluded_rows: Optional int32 `[B, E]` catalogue rows (not + 1), -1 for padding.
             filter_seen: Whether to leave out the ads of the history; a bool, or bool `[B]`.
-            dense_rows: Optional int32 `[B, C]` distinct catalogue rows, -1 for padding, from an
-                index over `item_vectors`; without it the dense side scores all ads.
+            dense_rows: Optional int32 `[B, C]` distinct catalogue rows, -1 for padding: the dense
+                side's candidates, if the caller has found them already.
 
         Returns:
             A `BeamResult` of catalogue rows. `k` ads come back wherever `k` ads are live and not
             excluded.
+
+        Raises:
+            ValueError: `mode` is unknown or, for a decoder without it, hybrid.
         """
+        if isinstance(mode, str) and mode not in ("generative", "hybrid"):
+            raise ValueError(f"mode must be 'generative' or 'hybrid', got {mode!r}.")
+        if not self.hybrid and not (isinstance(mode, str) and mode == "generative"):
+            raise ValueError(
+                "This decoder was made with hybrid=False and holds no ad vectors; ask it for mode "
+                "'generative' or make it with hybrid=True."
+            )
         rows = tf.cast(rows, tf.int32)
         batch = tf.shape(rows)[0]
         excluded = self._excluded(rows, excluded_rows, filter_seen)
@@ -180,16 +157,10 @@ class SidDecoder(tf.Module):
         width = max(self.beam_size, k)
         beam = self._beam(state, width, batch, excluded)
         generative = BeamResult(beam.rows[:, :k], beam.scores[:, :k], tf.minimum(beam.count, k))
-        if isinstance(mode, str):
-            if mode not in ("generative", "hybrid"):
-                raise ValueError(f"mode must be 'generative' or 'hybrid', got {mode!r}.")
-            result = generative
-            if mode == "hybrid":
-                result = self._hybrid(state, beam, k, excluded, dense_rows)
-        else:
-            hybrid = self._hybrid(state, beam, k, excluded, dense_rows)
-            result = _select(mode, hybrid, generative)
-        return result
+        if isinstance(mode, str) and mode == "generative":
+            return generative
+        hybrid = self._hybrid(state, beam, k, excluded, dense_rows)
+        return hybrid if isinstance(mode, str) else _select(mode, hybrid, generative)
 
     def _beam(
         self, state: Any, width: int, batch: tf.Tensor, excluded: tf.Tensor | None
@@ -224,19 +195,25 @@ class SidDecoder(tf.Module):
     ) -> BeamResult:
         model = self.recommender
         query = model.dense_query(state)
+        log_total = None
+        if dense_rows is None and self.index is not None:
+            dense_rows = self._retrieve(query, excluded)
         if dense_rows is None:
             scores = tf.matmul(query, self.item_vectors, transpose_b=True)
             log_total = tf.reduce_logsumexp(scores, axis=1, keepdims=True)
             extra, _ = self._best(scores, self.dense_candidates, excluded)
         else:
-            log_total = None
             extra = self._allowed(tf.cast(dense_rows, tf.int32), excluded)
         in_beam = tf.reduce_any(extra[:, :, None] == beam.rows[:, None, :], axis=2)
         extra = tf.where(in_beam, -1, extra)
         extra_sid = model.sid_log_probs(state, tf.maximum(extra, 0) + 1)
         candidates = tf.concat([beam.rows, extra], axis=1)
         sid = tf.concat([beam.scores, extra_sid], axis=1)
-        vectors = tf.gather(self.item_vectors, tf.maximum(candidates, 0))
+        rows = tf.maximum(candidates, 0)
+        if self.index is None:
+            vectors = tf.gather(self.item_vectors, rows)
+        else:
+            vectors = self.index.vectors(rows)
         dense = tf.einsum("bd,bcd->bc", query, vectors)
         valid = candidates >= 0
         if log_total is None:
@@ -246,6 +223,13 @@ class SidDecoder(tf.Module):
         total = sid + tf.convert_to_tensor(model.dense_weight) * (dense - log_total)
         total = tf.where(valid, total, float("-inf"))
         return _top(candidates, total, k)
+
+    def _retrieve(self, query: tf.Tensor, excluded: tf.Tensor | None) -> tf.Tensor:
+        """The index's ads for queries `[B, D]` that are not excluded, -1 past the last."""
+        assert self.index is not None
+        if excluded is None:
+            return self.index(query, self.dense_candidates)[1]
+        return self.index.query_with_exclusions(query, excluded, self.dense_candidates)[1]
 
     def _best(
         self, scores: tf.Tensor, k: int, excluded: tf.Tensor | None
@@ -271,6 +255,21 @@ class SidDecoder(tf.Module):
             return rows
         hit = tf.reduce_any(rows[:, :, None] == excluded[:, None, :], axis=2)
         return tf.where(hit, -1, rows)
+
+
+def _check_index(index: TopK, ads: int, hybrid: bool) -> None:
+    if not hybrid:
+        raise ValueError("An index is for hybrid mode; leave it out or set hybrid=True.")
+    if index.size != ads or index.similarity != "dot_product":
+        raise ValueError(
+            f"The index has {index.size} vectors and similarity {index.similarity!r}; it must be "
+            f"over the recommender's {ads} item_vectors, similarity 'dot_product'."
+        )
+    if not index.identifiers.dtype.is_integer:
+        raise ValueError(
+            f"The index returns {index.identifiers.dtype.name}, it must return catalogue rows: "
+            "build it without identifiers of your own."
+        )
 
 
 def _top(rows: tf.Tensor, scores: tf.Tensor, k: int) -> BeamResult:

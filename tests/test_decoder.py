@@ -5,8 +5,10 @@ import pytest
 import tensorflow as tf
 
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.decoder import Cached, SidDecoder
+from sid_tfx.decodable import Cached
+from sid_tfx.decoder import SidDecoder
 from sid_tfx.recommender import SidRecommender
+from sid_tfx.retrieval import BruteForce
 
 pytestmark = pytest.mark.unit
 
@@ -53,3 +55,78 @@ def test_a_cache_follows_its_beam(model):
     got = SidDecoder(cached, beam_size=7).recommend(rows, 7, filter_seen=True)
     np.testing.assert_array_equal(got.rows, want.rows)
     np.testing.assert_allclose(got.scores, want.scores, rtol=1e-6)
+
+
+def dense_index(model, **kwargs):
+    return BruteForce(k=5, **kwargs).index(np.asarray(model.item_vectors()))
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_an_index_finds_what_scoring_every_ad_finds(model, seen):
+    rows = tf.constant([[5, 9, 2, 7], [7, 1, 0, 0], [40, 39, 38, 37]])
+    excluded = tf.constant([[3, 3, -1], [0, 1, 2], [-1, -1, -1]])
+    live = np.arange(ADS) % 5 > 0
+    answers = []
+    for index in (None, dense_index(model)):
+        # A beam of one and a request for more: most results are the dense side's.
+        decoder = SidDecoder(model, beam_size=1, dense_candidates=ADS, index=index)
+        decoder.trie.set_live(live)
+        answers.append(decoder.recommend(rows, 12, "hybrid", excluded, seen))
+    exact, indexed = answers
+    np.testing.assert_array_equal(indexed.rows, exact.rows)
+    assert (indexed.count.numpy() == 12).all()
+    # One number a request is between the two scores, the softmax's denominator.
+    shift = indexed.scores.numpy() - exact.scores.numpy()
+    np.testing.assert_allclose(shift, np.repeat(shift[:, :1], 12, axis=1), atol=1e-4)
+    assert (shift >= -1e-4).all()
+
+
+def test_hybrid_is_the_sid_score_plus_the_weighted_dense_score_of_every_candidate(model):
+    rows = tf.constant([[5, 9, 2, 7], [7, 1, 0, 0]])
+    model.dense_weight.assign(0.4)
+    try:
+        decoder = SidDecoder(model, beam_size=3, dense_candidates=6)
+        found = decoder.recommend(rows, 9, "hybrid")
+        state = model.user_state(rows)
+        dense = tf.nn.log_softmax(model.dense_scores(state)).numpy()
+        everything = np.tile(np.arange(1, ADS + 1), (2, 1))
+        truth = model.sid_log_probs(state, everything).numpy() + 0.4 * dense
+    finally:
+        model.dense_weight.assign(1.0)
+    beam = SidDecoder(model, beam_size=9).recommend(rows, 9).rows.numpy()
+    for b in range(2):
+        candidates = set(beam[b]) | set(np.argsort(-dense[b])[:6])
+        want = sorted(candidates, key=lambda row: -truth[b, row])[:9]
+        np.testing.assert_allclose(found.scores[b], truth[b, want], atol=1e-4)
+        assert set(found.rows.numpy()[b]) == set(want)
+
+
+def test_without_hybrid_no_vectors_are_held(model):
+    small = SidDecoder(model, hybrid=False)
+    rows = tf.constant([[5, 9, 2]])
+    np.testing.assert_array_equal(
+        small.recommend(rows, 5).rows, SidDecoder(model).recommend(rows, 5).rows
+    )
+    assert small.item_vectors is None
+    for mode in ("hybrid", tf.constant([True])):
+        with pytest.raises(ValueError, match="hybrid=False"):
+            small.recommend(rows, 5, mode)
+
+
+@pytest.mark.parametrize(
+    ("index", "hybrid", "message"),
+    [
+        (BruteForce().index(np.eye(3)), True, "has 3 vectors"),
+        (BruteForce(similarity="cosine").index(np.eye(ADS)), True, "similarity 'cosine'"),
+        (BruteForce().index(np.eye(ADS), np.array(["a"] * ADS)), True, "returns string"),
+        (BruteForce().index(np.eye(ADS)), False, "hybrid mode"),
+    ],
+)
+def test_an_index_that_does_not_fit_is_refused(model, index, hybrid, message):
+    with pytest.raises(ValueError, match=message):
+        SidDecoder(model, index=index, hybrid=hybrid)
+
+
+def test_vectors_in_an_index_are_not_refreshed(model):
+    with pytest.raises(RuntimeError, match="Build a new one"):
+        SidDecoder(model, index=dense_index(model)).refresh()

@@ -82,6 +82,8 @@ class Servable(tf.Module):
             brute force.
         default_mode: `"generative"` or `"hybrid"`: what `recommend` does, and
             `recommend_filtered` where a row's mode is neither.
+        dense_index: Index over the recommender's `item_vectors`, similarity `"dot_product"`, that
+            finds the dense candidates of hybrid mode; None to score all ads.
 
     Raises:
         ValueError: The parts do not belong together.
@@ -102,6 +104,7 @@ class Servable(tf.Module):
         limits: WireLimits | None = None,
         index: TopK | None = None,
         default_mode: str = GENERATIVE,
+        dense_index: TopK | None = None,
     ) -> None:
         super().__init__(name="servable")
         if default_mode not in MODES:
@@ -134,7 +137,7 @@ class Servable(tf.Module):
         # A request excludes what it names and, if it wants, what its user has seen.
         most = self.limits.max_k + self.limits.max_exclude + self.limits.max_history
         self.popularity = Popularity(popularity, most)
-        self.decoder = SidDecoder(recommender, self.limits.beam_size)
+        self.decoder = SidDecoder(recommender, self.limits.beam_size, index=dense_index)
         self.index = index
         self.preprocess = preprocess
         self._hidden = _Hidden(tokenizer)

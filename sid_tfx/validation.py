@@ -4,7 +4,7 @@ import keras
 
 from sid_tfx.datasets.sequences import EvaluationSet
 from sid_tfx.decoder import SidDecoder
-from sid_tfx.evaluation import MAX_HISTORY, GenerativeRecommender
+from sid_tfx.evaluation import MAX_HISTORY, GenerativeRecommender, Recommender
 from sid_tfx.metrics.ranking import ranking_metrics, target_ranks
 
 
@@ -18,6 +18,8 @@ class RankingValidation(keras.callbacks.Callback):
         validation: One target per user; `EvaluationSet.sample` keeps this cheap.
         mode: `"generative"` or `"hybrid"`.
         beam_size: Beams; fewer than in serving, since only the order of epochs is wanted.
+        ranked: What ranks, for a model that is no `SidRecommender`, such as `SasRec`, which ranks
+            itself; None decodes the model in training.
 
     Example:
 
@@ -27,23 +29,31 @@ class RankingValidation(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, validation: EvaluationSet, mode: str = "generative", beam_size: int = 20
+        self,
+        validation: EvaluationSet,
+        mode: str = "generative",
+        beam_size: int = 20,
+        ranked: Recommender | None = None,
     ) -> None:
         super().__init__()
         self.histories = validation.histories(MAX_HISTORY)
         self.targets = validation.targets
         self.mode = mode
         self.beam_size = beam_size
-        self._ranked: GenerativeRecommender | None = None
+        self._given = ranked
+        self._decoded: GenerativeRecommender | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Ranks for the validation users."""
         if logs is None:
             return
-        if self._ranked is None:
-            decoder = SidDecoder(self.model, beam_size=self.beam_size)
-            self._ranked = GenerativeRecommender(decoder, self.mode)
-        self._ranked.decoder.refresh()
-        rows = self._ranked.recommend(self.histories, 10)
+        rows = (self._given or self._decode()).recommend(self.histories, 10, False)
         metrics = ranking_metrics(target_ranks(rows, self.targets))
         logs.update({f"val_{name}": metrics[name] for name in ("recall@10", "ndcg@10")})
+
+    def _decode(self) -> GenerativeRecommender:
+        if self._decoded is None:
+            decoder = SidDecoder(self.model, beam_size=self.beam_size)
+            self._decoded = GenerativeRecommender(decoder, self.mode)
+        self._decoded.decoder.refresh()
+        return self._decoded

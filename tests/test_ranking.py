@@ -10,6 +10,7 @@ from sid_tfx.datasets.sequences import leave_one_out
 from sid_tfx.evaluation import (
     Result,
     evaluate,
+    full_record,
     list_figures,
     paired_bootstrap,
     user_slices,
@@ -117,8 +118,27 @@ def test_slices_part_the_users():
 
 def test_list_figures():
     result = Result("m", "", False, np.zeros(2), np.zeros(2), np.array([[0, 1], [0, -1]]))
-    figures = list_figures(result, np.array([6, 3, 0, 0]))
-    assert figures == {"coverage@10": 0.5, "mean_popularity@10": 5.0}
+    figures = list_figures(result, np.array([6, 3, 0, 0]), np.array([1, 2]))
+    want = {"coverage@10": 0.5, "mean_popularity@10": 5.0, "popularity_bias@10": 5.0 / 1.5}
+    assert figures == want
+    all_cold = list_figures(result, np.array([6, 3, 0, 0]), np.array([3, 2]))
+    assert np.isfinite(all_cold["popularity_bias@10"])
+
+
+def test_the_full_record_says_everything_about_a_result():
+    catalog, splits = small_problem()
+    popularity = np.array([0, 5, 20, 100])
+    result = evaluate("fixed", Fixed(np.array([0, 1, 3])), splits.test, catalog, k=5)
+    record = full_record(result, "item", splits.test, popularity)
+    assert record.items() >= result.record().items()
+    assert record["ndcg@10_low"] <= record["ndcg@10"] <= record["ndcg@10_high"]
+    for name, users in user_slices(splits.test, popularity).items():
+        assert record[f"{name}/users"] == users.sum()
+        assert record[f"{name}/ndcg@10"] == result.record("item", users)["ndcg@10"]
+    assert record["coverage@10"] == 0.75
+    sid = full_record(result, "sid", splits.test, popularity)
+    assert (sid["mrr"], sid["level"]) == (result.record("sid")["mrr"], "sid")
+    assert not [value for value in record.values() if isinstance(value, dict | list)]
 
 
 def test_a_method_with_a_wrong_shape_is_named():

@@ -1,0 +1,29 @@
+"""The harness: every method, one protocol, records that people and scripts read."""
+
+from sid_tfx.evaluation.bootstrap import bootstrap_mean, paired_bootstrap
+from sid_tfx.evaluation.dense_weight import choose_dense_weight
+from sid_tfx.evaluation.harness import (
+    MAX_HISTORY,
+    GenerativeRecommender,
+    Recommender,
+    Result,
+    evaluate,
+)
+from sid_tfx.evaluation.report import full_record
+from sid_tfx.evaluation.slices import SLICES, list_figures, slice_masks, user_slices
+
+__all__ = [
+    "MAX_HISTORY",
+    "SLICES",
+    "GenerativeRecommender",
+    "Recommender",
+    "Result",
+    "bootstrap_mean",
+    "choose_dense_weight",
+    "evaluate",
+    "full_record",
+    "list_figures",
+    "paired_bootstrap",
+    "slice_masks",
+    "user_slices",
+]

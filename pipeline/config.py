@@ -177,6 +177,9 @@ class IndexConfig(_Section):
 class RecommenderConfig(_Section):
     """The generative recommender; `arguments` go to SidRecommender as they are."""
 
+    architecture: Literal["item_level", "flat", "tiger"] = Field(
+        "item_level", description="a key of sid_tfx.architectures.ARCHITECTURES"
+    )
     epochs: PositiveInt = Field(50, description="at most; the best on validation users is kept")
     batch_positions: PositiveInt = Field(2048, description="positions per batch, all trained on")
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
@@ -188,6 +191,10 @@ class RecommenderConfig(_Section):
     validation_users: PositiveInt = Field(5000, description="users ranked for after each epoch")
     max_history: PositiveInt = Field(50, description="newest ads of a history that are read")
     arguments: dict[str, Any] = Field(default_factory=dict)
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of SidRecommender, apart from `max_history` and the seed."""
+        return {"architecture": self.architecture, **self.arguments}
 
 
 class ServableConfig(_Section):

@@ -7,18 +7,16 @@ import keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.refusal import Refused
+from pipeline.config import RecommenderConfig
+from pipeline.recommender_training import train_recommender
 from pipeline.splits import evaluation_set, flat_sequences
-from pipeline.training import history_summary, make_deterministic, progress
+from pipeline.training import history_summary, make_deterministic
 from sid_tfx.bundle import save_bundle
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets import records
-from sid_tfx.datasets.sequences import SequenceBatches
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import choose_dense_weight
 from sid_tfx.recommender import SidRecommender
-from sid_tfx.validation import RankingValidation
-
-_FINAL_RATE_SHARE = 0.02
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -30,7 +28,7 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args: Stock TFX arguments; `custom_config` holds `seed`, `recommender`
             (RecommenderConfig as a dict) and `inputs["catalog"]`.
     """
-    settings = fn_args.custom_config["recommender"]
+    settings = RecommenderConfig(**fn_args.custom_config["recommender"])
     seed = fn_args.custom_config["seed"]
     make_deterministic(seed)
 
@@ -43,55 +41,18 @@ def run_fn(fn_args: FnArgs) -> None:
             "no events back."
         )
     validation = evaluation_set(records.read_sequences(fn_args.eval_files), catalog)
-    validation = validation.sample(settings["validation_users"])
+    validation = validation.sample(settings.validation_users)
     recommender = SidRecommender.for_catalog(
-        catalog, max_history=settings["max_history"], seed=seed, **settings["arguments"]
+        catalog, max_history=settings.max_history, seed=seed, **settings.model_arguments()
     )
-    batches = SequenceBatches(
-        flat_sequences(train, catalog),
-        settings["max_history"],
-        settings["batch_positions"],
-        seed,
-    )
-    steps = settings["epochs"] * len(batches)
-    warmup_steps = int(settings["warmup_share"] * steps)
-    recommender.compile(
-        keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(
-                0.0,
-                max(1, steps - warmup_steps),
-                alpha=_FINAL_RATE_SHARE,
-                warmup_target=settings["learning_rate"],
-                warmup_steps=warmup_steps,
-            )
-            if warmup_steps
-            else settings["learning_rate"],
-            weight_decay=settings["weight_decay"],
-            global_clipnorm=1.0,
-        ),
-        # XLA on a CPU hardly uses a second core.
-        jit_compile=False,
-    )
-    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TensorBoard(fn_args.model_run_dir)]
-    # A log in which nobody has three events has nobody to validate on; the last epoch is kept.
-    if len(validation):
-        callbacks = [
-            RankingValidation(validation),
-            keras.callbacks.EarlyStopping(
-                "val_ndcg@10",
-                mode="max",
-                patience=settings["patience"],
-                restore_best_weights=True,
-            ),
-            *callbacks,
-        ]
     begin = time.monotonic()
-    history = recommender.fit(
-        batches,
-        epochs=settings["epochs"],
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=progress(),
+    history = train_recommender(
+        recommender,
+        flat_sequences(train, catalog),
+        validation,
+        settings,
+        seed,
+        callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir)],
     )
     dense_weights: Mapping[float, float] = {}
     if len(validation):

@@ -8,24 +8,29 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.architectures import ARCHITECTURES, AdInputs
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.layers import AdEmbedding, CausalBlock, DenseHead, LevelHead
-from sid_tfx.layers.dense_head import cross_entropy
-from sid_tfx.layers.history import last_state, pack_history
+from sid_tfx.layers import DenseHead
+from sid_tfx.layers.history import pack_history
 from sid_tfx.transformer import SeededLayers
+
+_ARCHITECTURE_ARGUMENTS = (
+    "hidden_size", "num_layers", "num_heads", "mlp_size", "head_size", "head_layers", "max_history",
+    "dropout",
+)  # fmt: skip
 
 
 @keras.saving.register_keras_serializable(package="sid_tfx")
 class SidRecommender(keras.Model):
-    """An item-level causal transformer with an autoregressive head over the code levels.
+    """A transformer that reads a user's history of ads and writes the next ad's semantic ID.
 
-    One position per ad, not per code: an ad enters as the sum of its code embeddings, its
-    projected content vector and (optionally) an id embedding. The state at a position then
-    predicts the next ad's codes level by level through `LevelHead`. Training takes the loss at
-    every position of every history at once, where TIGER (arXiv 2305.05065) makes one example per
-    target and decodes with a full transformer. Beside it, a dense loss trains the state to find
-    the next ad by inner product with ad vectors, for hybrid scoring as in LIGER
-    (arXiv 2411.18814) and COBRA (arXiv 2503.02453).
+    How it reads and writes is its architecture (`sid_tfx.architectures`): `"item_level"`, one
+    position per ad and a small head over the code levels; `"flat"`, a language model of codes;
+    `"tiger"`, TIGER's encoder-decoder (arXiv 2305.05065). The first two take the loss at every
+    position of every history at once (`SequenceBatches`), TIGER at one target per example
+    (`TargetBatches`). Beside the codes, a dense loss trains the state to find the next ad by inner
+    product with ad vectors, for hybrid scoring as in LIGER (arXiv 2411.18814) and COBRA
+    (arXiv 2503.02453).
 
     The tables of the catalogue are weights that aren't trained: `set_catalog` fills them, `.keras`
     files carry them. Histories are int32 `[B, T]` of catalogue row + 1, oldest first; 0 is padding
@@ -39,12 +44,13 @@ class SidRecommender(keras.Model):
         codebook_size: Codes per level.
         dedup_size: Number of de-dup tokens.
         content_size: Size of the catalogue's embeddings.
+        architecture: A key of `ARCHITECTURES`.
         hidden_size: Size of the states.
-        num_layers: Transformer blocks.
+        num_layers: Transformer blocks; for `"tiger"` in encoder and decoder each.
         num_heads: Attention heads.
         mlp_size: Width of the blocks' MLPs.
-        head_size: Width of the level head.
-        head_layers: Hidden layers of the level head.
+        head_size: Width of the level head of `"item_level"`.
+        head_layers: Hidden layers of that head.
         max_history: Newest ads of a history that are read.
         dropout: Rate in blocks and head.
         item_dropout: Share of a history's ads hidden from the model in training.
@@ -74,6 +80,7 @@ class SidRecommender(keras.Model):
         codebook_size: int,
         dedup_size: int,
         content_size: int,
+        architecture: str = "item_level",
         hidden_size: int = 128,
         num_layers: int = 2,
         num_heads: int = 4,
@@ -97,6 +104,7 @@ class SidRecommender(keras.Model):
             "codebook_size": codebook_size,
             "dedup_size": dedup_size,
             "content_size": content_size,
+            "architecture": architecture,
             "hidden_size": hidden_size,
             "num_layers": num_layers,
             "num_heads": num_heads,
@@ -145,26 +153,12 @@ class SidRecommender(keras.Model):
                 initializer=keras.initializers.RandomNormal(stddev=0.02, seed=make.seed()),
                 name="id_vectors",
             )
-        self.ad_embedding = AdEmbedding(
-            self.level_sizes, hidden_size, seed=make.seed(), name="ad_embedding"
-        )
-        self.input_norm = keras.layers.LayerNormalization(epsilon=1e-6, name="input_norm")
-        self.input_drop = make.dropout(dropout)
-        self.blocks = [
-            CausalBlock(
-                hidden_size,
-                num_heads,
-                mlp_size,
-                max_history,
-                dropout,
-                seed=make.seed(),
-                name=f"block_{i}",
-            )
-            for i in range(num_layers)
-        ]
-        self.output_norm = keras.layers.LayerNormalization(epsilon=1e-6, name="output_norm")
-        self.head = LevelHead(
-            self.level_sizes, head_size, head_layers, dropout, seed=make.seed(), name="head"
+        shared = ("content_size", *_ARCHITECTURE_ARGUMENTS)
+        self.architecture = ARCHITECTURES[architecture](
+            self.level_sizes,
+            **{name: self._config[name] for name in shared},
+            seed=make.seed(),
+            name="architecture",
         )
         self.dense_head = DenseHead(
             hidden_size, content_size, dense_negatives, seed=make.seed(), name="dense_head"
@@ -190,16 +184,7 @@ class SidRecommender(keras.Model):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes all weights; the constructor calls it, for every size is known there."""
-        config = self._config
-        state = (None, None, config["hidden_size"])
-        content = (None, None, config["content_size"])
-        self.ad_embedding.build((None, None, len(self.level_sizes)), content)
-        self.input_norm.build(state)
-        for block in self.blocks:
-            block.build(state)
-        self.output_norm.build(state)
-        self.head.build(state)
-        self.dense_head.build(state)
+        self.dense_head.build((None, None, self._config["hidden_size"]))
         self.built = True
 
     def set_catalog(self, catalog: SidCatalog) -> None:
@@ -217,61 +202,82 @@ class SidRecommender(keras.Model):
         content = catalog.embeddings / max(scale, 1e-12)
         self.ad_content.assign(np.pad(content.astype(np.float32), [(1, 0), (0, 0)]))
 
+    @property
+    def one_target(self) -> bool:
+        """Whether it trains on `TargetBatches`; otherwise on `SequenceBatches`."""
+        return self.architecture.one_target
+
     def call(self, rows: Any, training: bool = False) -> Any:
-        """States `[B, T, hidden_size]`, one per ad of the history moved to the left.
+        """States that the losses read: `[B, T, hidden_size]`, one per ad, or one per code.
 
         Args:
             rows: int32 `[B, T]`, `T <= max_history` (longer ones are cut to the newest).
             training: Whether to drop.
         """
+        return self.architecture.read(self._inputs(rows, training), training)
+
+    def _inputs(self, rows: Any, training: bool = False) -> AdInputs:
+        """What is known of the ads of the histories, moved to the left."""
         rows = pack_history(rows, self.max_history)
-        flat = ops.reshape(rows, (-1,))
-        ids = None if self.id_vectors is None else ops.take(self.id_vectors, flat, axis=0)
-        x = self.ad_embedding(
-            ops.take(self.ad_codes, flat, axis=0), ops.take(self.ad_content, flat, axis=0), ids
-        )
-        x = self.input_norm(ops.reshape(x, (*ops.shape(rows), self._config["hidden_size"])))
+        kept = None
         if training and self.item_dropout:
             shape = (*ops.shape(rows), 1)
             kept = keras.random.uniform(shape, seed=self.draws) >= self.item_dropout
-            x = x * ops.cast(kept, x.dtype)
-        x = self.input_drop(x, training=training)
-        for block in self.blocks:
-            x = block(x, training=training)
-        return self.output_norm(x)
+            kept = ops.cast(kept, self.compute_dtype)
+        return AdInputs(
+            rows,
+            ops.take(self.ad_codes, rows, axis=0),
+            ops.take(self.ad_content, rows, axis=0),
+            None if self.id_vectors is None else ops.take(self.id_vectors, rows, axis=0),
+            kept,
+        )
 
-    def user_state(self, rows: Any, training: bool = False) -> Any:
-        """State `[B, hidden_size]` after the last ad of each history; see `call`."""
-        return last_state(self(rows, training=training), pack_history(rows, self.max_history))
+    def user_state(self, rows: Any) -> Any:
+        """What decoding knows of each history, any nest of tensors `[B, ...]`.
+
+        Args:
+            rows: int32 `[B, T]`, as `call`.
+        """
+        return self.architecture.user_state(self._inputs(rows))
 
     def next_log_probs(self, state: Any, prefix: Any) -> Any:
         """Log-probabilities of the next code, for beam search.
 
         Args:
-            state: float `[B, hidden_size]`.
+            state: Of `user_state`.
             prefix: int32 `[B, W, l]`, the first `l` codes of each beam.
 
         Returns:
             float `[B, W, level_sizes[l]]`; at level 0, where all beams are equal, `[B, 1, ...]`.
         """
-        level = prefix.shape[-1]
-        projected = self.head.state_in[level](state)[:, None, :]
-        return ops.log_softmax(self.head.level_logits(level, projected, prefix))
+        return self.architecture.next_log_probs(state, prefix)
+
+    def initial_cache(self, state: Any) -> Any:
+        """What a beam carries from level to level, before the first code."""
+        return self.architecture.initial_cache(state)
+
+    def cached_log_probs(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
+        """As `next_log_probs`, with a cache in which only the last code of `prefix` is new.
+
+        Returns:
+            The log-probabilities, and the cache of the next level in the order of `prefix`.
+        """
+        return self.architecture.cached_log_probs(state, prefix, cache)
 
     def sid_log_probs(self, state: Any, rows: Any) -> Any:
         """Log-probability of the full codes of given ads.
 
         Args:
-            state: float `[B, hidden_size]`.
+            state: Of `user_state`.
             rows: int32 `[B, C]`, row + 1.
 
         Returns:
             float `[B, C]`.
         """
         codes = ops.take(self.ad_codes, rows, axis=0)
-        total = 0.0
+        total, cache = 0.0, self.initial_cache(state)
         for level in range(len(self.level_sizes)):
-            log_probs = self.next_log_probs(state, codes[..., :level])
+            log_probs, cache = self.cached_log_probs(state, codes[..., :level], cache)
             if level == 0:
                 log_probs = ops.broadcast_to(log_probs, (*ops.shape(rows), self.level_sizes[0]))
             picked = ops.take_along_axis(log_probs, codes[..., level : level + 1], axis=-1)
@@ -283,8 +289,8 @@ class SidRecommender(keras.Model):
         return self.dense_head.vectors(self.ad_content, self.id_vectors)[1:]
 
     def dense_query(self, state: Any) -> Any:
-        """Query `[..., hidden_size]` whose inner product with `item_vectors` is the dense score."""
-        return self.dense_head(state)
+        """Query `[B, hidden_size]` whose inner product with `item_vectors` is the dense score."""
+        return self.dense_head(self.architecture.user_vector(state))
 
     def dense_scores(self, state: Any) -> Any:
         """Dense scores `[B, N]` of all ads."""
@@ -298,24 +304,28 @@ class SidRecommender(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Mean over all positions of the code losses plus the weighted dense loss.
+        """Mean over all targets of the code losses plus the weighted dense loss.
 
         Args:
-            x: The histories, int32 `[B, T]`; each ad is the target of the position before it.
-            y: Ignored.
+            x: The histories, int32 `[B, T]`.
+            y: Targets of the histories, int32 `[B]` of row + 1; None where each ad of a history
+                is the target of the ads before it.
             y_pred: The states that `call` returned.
             sample_weight: Ignored.
             training: Whether to drop.
         """
         rows = pack_history(x, self.max_history)
-        targets = ops.reshape(rows[:, 1:], (-1,))
-        states = ops.reshape(y_pred[:, :-1], (-1, self._config["hidden_size"]))
+        smoothing = self.label_smoothing
+        if y is None:
+            codes = ops.take(self.ad_codes, rows, axis=0)
+            sid, states = self.architecture.sequence_losses(y_pred, codes, smoothing, training)
+            targets = ops.reshape(rows[:, 1:], (-1,))
+        else:
+            targets = ops.cast(y, "int32")
+            codes = ops.take(self.ad_codes, targets, axis=0)
+            sid, states = self.architecture.target_losses(y_pred, rows, codes, smoothing, training)
         mask = ops.cast(targets > 0, states.dtype)
         count = ops.maximum(ops.sum(mask), 1.0)
-        codes = ops.take(self.ad_codes, targets, axis=0)
-        sid = 0.0
-        for level, logits in enumerate(self.head(states, codes, training=training)):
-            sid = sid + cross_entropy(logits, codes[..., level], self.label_smoothing)
         loss = sid = ops.sum(sid * mask) / count
         self.sid_loss.update_state(sid)
         if self.dense_loss_weight:
@@ -331,6 +341,10 @@ class SidRecommender(keras.Model):
 
 
 def _check_config(config: dict[str, Any]) -> None:
+    if config["architecture"] not in ARCHITECTURES:
+        raise ValueError(
+            f"architecture must be one of {sorted(ARCHITECTURES)}, got {config['architecture']!r}."
+        )
     positive = (
         "num_ads levels codebook_size dedup_size content_size hidden_size num_layers num_heads "
         "mlp_size head_size head_layers max_history dense_negatives"

@@ -12,47 +12,19 @@ import pytest
 import tensorflow as tf
 
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.datasets.sequences import SequenceBatches, leave_one_out
+from sid_tfx.datasets.sequences import SequenceBatches
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import GenerativeRecommender, choose_dense_weight, evaluate
-from sid_tfx.layers import AdEmbedding, CausalBlock, DenseHead, LevelHead
+from sid_tfx.layers import AdEmbedding, CausalBlock, DenseHead, LevelHead, MaskedAttention
 from sid_tfx.recommender import SidRecommender
+from tests.recommender_fixtures import ADS, SMALL, make_catalog, walks
 
 pytestmark = pytest.mark.unit
-
-ADS = 60
-SMALL = {
-    "hidden_size": 32,
-    "num_layers": 1,
-    "num_heads": 2,
-    "mlp_size": 64,
-    "head_size": 32,
-    "max_history": 12,
-    "dropout": 0.0,
-    "item_dropout": 0.0,
-}
 
 
 @pytest.fixture(scope="module")
 def catalog():
-    rng = np.random.default_rng(0)
-    ids = [f"ad{i:03d}" for i in range(ADS)]
-    return SidCatalog.build(
-        ids, rng.integers(0, 6, (ADS, 2)), rng.normal(size=(ADS, 8)), 6, max_dedup=8
-    )
-
-
-def walks(users=400, length=9, seed=0):
-    """Every ad has one successor, followed nine times out of ten: something plain to learn."""
-    rng = np.random.default_rng(seed)
-    after = np.random.default_rng(99).permutation(ADS)
-    rows = np.empty((users, length), int)
-    rows[:, 0] = rng.integers(0, ADS, users)
-    for t in range(1, length):
-        jump = rng.random(users) < 0.1
-        rows[:, t] = np.where(jump, rng.integers(0, ADS, users), after[rows[:, t - 1]])
-    user = np.repeat([f"u{i:04d}" for i in range(users)], length)
-    return leave_one_out(user, rows.ravel(), np.tile(np.arange(length), users)), after
+    return make_catalog()
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +283,13 @@ def test_one_step_at_a_time_on_one_position(catalog):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("hidden_size", 0), ("dropout", 1.0), ("dense_loss_weight", -1.0), ("max_history", 0)],
+    [
+        ("hidden_size", 0),
+        ("dropout", 1.0),
+        ("dense_loss_weight", -1.0),
+        ("max_history", 0),
+        ("architecture", "rnn"),
+    ],
 )
 def test_bad_arguments_are_named(catalog, name, value):
     with pytest.raises(ValueError, match=name):
@@ -333,6 +311,7 @@ def test_a_catalogue_of_another_size_is_refused(trained, catalog):
         LevelHead((4, 3), 8, num_layers=3),
         AdEmbedding((4, 3), 8),
         DenseHead(8, content_size=3, negatives=5),
+        MaskedAttention(8, 2, max_distance=3),
     ],
 )
 def test_layers_come_back_from_their_config(layer):

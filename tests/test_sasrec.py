@@ -26,7 +26,8 @@ def walks(users=150, length=8):
 
 def train(epochs, seed=0, users=150, **changes):
     model = SasRec(ADS, **{**SMALL, **changes}, seed=seed)
-    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    # Few steps are done before a graph is made.
+    model.compile(keras.optimizers.Adam(1e-2), run_eagerly=users < 100, jit_compile=False)
     batches = SequenceBatches(walks(users), 8, 256, seed)
     model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     return model

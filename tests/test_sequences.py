@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_tfx.datasets.sequences import SequenceBatches, Sequences, global_time, leave_one_out
+from sid_tfx.datasets.sequences import (
+    SequenceBatches,
+    Sequences,
+    TargetBatches,
+    global_time,
+    leave_one_out,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -182,3 +188,30 @@ def test_the_first_two_batches_vary_as_all_do(lengths, seed):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.lists(st.integers(0, 9), max_size=9), min_size=1, max_size=6),
+    st.integers(2, 7),
+)
+def test_one_target_per_example(histories, longest):
+    offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
+    rows = np.array([row for history in histories for row in history], np.int32)
+    train = Sequences(offsets, rows, np.arange(len(rows)))
+    want = sorted(
+        (tuple(np.array(history[max(0, t - longest) : t]) + 1), history[t] + 1)
+        for history in histories
+        for t in range(1, len(history))
+    )
+    if not want:
+        with pytest.raises(ValueError, match="nothing to learn"):
+            TargetBatches(train, longest, 16)
+        return
+    batches = TargetBatches(train, longest, 16)
+    got = []
+    for index in range(len(batches)):
+        x, y = batches[index]
+        assert x.shape[1] <= longest
+        got += [(tuple(row[row > 0]), target) for row, target in zip(x, y, strict=True)]
+    assert sorted(got) == want

@@ -221,7 +221,7 @@ class SequenceBatches(keras.utils.PyDataset):
                 "max_history must be >= 2 and positions >= max_history, got "
                 f"max_history={max_history}, positions={positions}."
             )
-        self.pieces = _pieces(sequences, max_history)
+        self.pieces = self._cut(sequences, max_history)
         if not len(self.pieces):
             raise ValueError("No training history has 2 ads or more: nothing to learn from.")
         self.positions = positions
@@ -229,8 +229,11 @@ class SequenceBatches(keras.utils.PyDataset):
         self.epoch = 0
         steps = [4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
         self.lengths = np.array([s for s in steps if 1.2 * s < max_history] + [max_history])
-        self._bucket = np.searchsorted(self.lengths, self.pieces.lengths)
+        self._bucket = np.searchsorted(self.lengths, np.minimum(self.pieces.lengths, max_history))
         self._shuffle()
+
+    def _cut(self, sequences: Sequences, max_history: int) -> Sequences:
+        return _pieces(sequences, max_history)
 
     def _shuffle(self) -> None:
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -260,7 +263,7 @@ class SequenceBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         length, members = self._batches[index]
         return (self.pieces.padded(length, members),)
 
@@ -268,6 +271,30 @@ class SequenceBatches(keras.utils.PyDataset):
         """Shuffles anew; Keras calls it."""
         self.epoch += 1
         self._shuffle()
+
+
+class TargetBatches(SequenceBatches):
+    """Training batches of one target per example, as TIGER (arXiv 2305.05065) trains.
+
+    A history of `n` ads makes `n - 1` examples: each ad after the first is the target of the ads
+    before it, cut to the newest `max_history`. Every ad is thus read again for each later target;
+    `SequenceBatches` trains on the same targets in one pass.
+
+    Every batch is `(int32 [B, T], int32 [B])`: histories and targets, both row + 1. Lengths and
+    sizes of the batches are those of `SequenceBatches`.
+    """
+
+    def _cut(self, sequences: Sequences, max_history: int) -> Sequences:
+        return _windows(sequences, max_history + 1)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        length, members = self._batches[index]
+        rows = self.pieces.padded(length + 1, members)
+        last = self.pieces.lengths[members] - 1
+        place = np.arange(len(rows))
+        targets = rows[place, last]
+        rows[place, last] = 0
+        return rows[:, :length], targets
 
 
 def _ordered(
@@ -309,3 +336,12 @@ def _pieces(sequences: Sequences, max_history: int) -> Sequences:
     starts = np.maximum(sequences.offsets[:-1][owner], ends - max_history)
     kept = ends - starts >= 2
     return _ranges(starts[kept], ends[kept], sequences.rows, sequences.timestamps)
+
+
+def _windows(sequences: Sequences, length: int) -> Sequences:
+    """For every ad after the first of its history, the `length` newest ads up to it."""
+    position = np.arange(len(sequences.rows))
+    starts = np.repeat(sequences.offsets[:-1], sequences.lengths)
+    ends = position[position > starts] + 1
+    starts = np.maximum(starts[position > starts], ends - length)
+    return _ranges(starts, ends, sequences.rows, sequences.timestamps)

@@ -2,7 +2,8 @@
 
 from sid_tfx.layers.ad_embedding import AdEmbedding
 from sid_tfx.layers.causal_block import CausalBlock
+from sid_tfx.layers.cross_attention import MaskedAttention
 from sid_tfx.layers.dense_head import DenseHead
 from sid_tfx.layers.level_head import LevelHead
 
-__all__ = ["AdEmbedding", "CausalBlock", "DenseHead", "LevelHead"]
+__all__ = ["AdEmbedding", "CausalBlock", "DenseHead", "LevelHead", "MaskedAttention"]

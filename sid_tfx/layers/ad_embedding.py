@@ -61,9 +61,14 @@ class AdEmbedding(keras.layers.Layer):
 
     def call(self, codes: Any, content: Any, id_vectors: Any = None) -> Any:
         """See the class."""
-        x = self.project(content)
+        x = self.known(content, id_vectors)
         for level, table in enumerate(self.tables):
             x = x + table(codes[..., level])
+        return x
+
+    def known(self, content: Any, id_vectors: Any = None) -> Any:
+        """What is known beside the codes: projected content `[..., D]` plus id vectors."""
+        x = self.project(content)
         return x if id_vectors is None else x + id_vectors
 
     def get_config(self) -> dict[str, Any]:

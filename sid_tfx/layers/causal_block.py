@@ -82,28 +82,92 @@ class CausalBlock(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """See the class."""
+        return self.with_cache(inputs, training)[0]
+
+    def with_cache(self, inputs: Any, training: bool = False) -> tuple[Any, tuple[Any, Any]]:
+        """As `call`; also the keys and values that later positions attend to.
+
+        Args:
+            inputs: float `[B, T, hidden_size]`.
+            training: Whether to drop.
+
+        Returns:
+            The outputs, and keys and values, each `[B, num_heads, T, head size]`.
+        """
         shape = ops.shape(inputs)
+        length = shape[1]
         # Two axes only: the kernel gradient of a 3-D matmul is one matrix per batch row, summed.
         x = ops.reshape(inputs, (-1, self.hidden_size))
-        x = x + self.drop_attention(self._attend(x, shape[1]), training=training)
-        mlp = self.mlp_out(self.mlp_in(self.mlp_norm(x)))
-        return ops.reshape(x + self.drop_mlp(mlp, training=training), shape)
-
-    def _attend(self, tokens: Any, length: Any) -> Any:
-        head = self.hidden_size // self.num_heads
-        split = ops.reshape(
-            self.query_key_value(self.attention_norm(tokens)),
-            (-1, length, 3, self.num_heads, head),
-        )
-        query, key, value = ops.unstack(ops.transpose(split, (2, 0, 3, 1, 4)), 3)
-        logits = ops.matmul(query * head**-0.5, ops.transpose(key, (0, 1, 3, 2)))
+        query, key, value = self._split(x, (-1, length))
+        logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
         positions = ops.arange(length)
         distance = positions[:, None] - positions[None, :]
-        clipped = ops.clip(distance, 0, self.max_length - 1)
-        logits = logits + ops.take(self.distance_bias, clipped, axis=1)[None]
+        logits = logits + self._bias(distance)[None]
         logits = ops.where(distance >= 0, logits, -1e9)
         mixed = ops.transpose(ops.matmul(ops.softmax(logits), value), (0, 2, 1, 3))
-        return self.attention_out(ops.reshape(mixed, (-1, self.hidden_size)))
+        return ops.reshape(self._finish(x, mixed, training), shape), (key, value)
+
+    def step(
+        self, inputs: Any, shared: tuple[Any, Any], shared_length: Any, own: Any
+    ) -> tuple[Any, Any]:
+        """One more position for each of several continuations of one history.
+
+        The history's keys and values are shared by its continuations and never copied; each
+        continuation has those of its own positions beside.
+
+        Args:
+            inputs: float `[B, W, hidden_size]`, the new position of each continuation.
+            shared: Keys and values of the histories, from `with_cache`.
+            shared_length: int `[B]`, positions of each history; later ones are padding.
+            own: Keys and values of the continuations so far, each `[B, W, num_heads, t, head
+                size]`, or `()` for their first position.
+
+        Returns:
+            The outputs `[B, W, hidden_size]`, and the new `own` with `t + 1` positions.
+        """
+        shape = ops.shape(inputs)
+        x = ops.reshape(inputs, (-1, self.hidden_size))
+        query, key, value = self._split(x, (-1, shape[1]))
+        # [B, heads, W, head size] -> [B, W, heads, 1, head size]
+        key, value = (ops.transpose(v, (0, 2, 1, 3))[:, :, :, None] for v in (key, value))
+        if own:
+            key = ops.concatenate([own[0], key], axis=3)
+            value = ops.concatenate([own[1], value], axis=3)
+        steps = key.shape[3]
+
+        place = ops.arange(shared[0].shape[2] or ops.shape(shared[0])[2])
+        distance = shared_length[:, None] + (steps - 1) - place[None, :]
+        before = ops.matmul(query, ops.transpose(shared[0], (0, 1, 3, 2)))
+        before = before + ops.transpose(self._bias(distance), (1, 0, 2))[:, :, None]
+        inside = place[None, :] < shared_length[:, None]
+        before = ops.where(inside[:, None, None], before, -1e9)
+        since = ops.einsum("bhwd,bwhtd->bhwt", query, key)
+        since = since + self._bias(ops.arange(steps - 1, -1, -1))[None, :, None]
+
+        weights = ops.softmax(ops.concatenate([before, since], axis=-1))
+        mixed = ops.transpose(ops.matmul(weights[..., :-steps], shared[1]), (0, 2, 1, 3))
+        mixed = mixed + ops.einsum("bhwt,bwhtd->bwhd", weights[..., -steps:], value)
+        return ops.reshape(self._finish(x, mixed, False), shape), (key, value)
+
+    def _split(self, tokens: Any, shape: tuple[Any, Any]) -> list[Any]:
+        """Scaled queries, keys and values `[B, num_heads, T, head size]` of `[B * T, d]`."""
+        head = self.hidden_size // self.num_heads
+        split = ops.reshape(
+            self.query_key_value(self.attention_norm(tokens)), (*shape, 3, self.num_heads, head)
+        )
+        query, key, value = ops.unstack(ops.transpose(split, (2, 0, 3, 1, 4)), 3)
+        return [query * head**-0.5, key, value]
+
+    def _bias(self, distance: Any) -> Any:
+        """Biases `[num_heads, ...]` of distances `[...]`."""
+        return ops.take(self.distance_bias, ops.clip(distance, 0, self.max_length - 1), axis=1)
+
+    def _finish(self, tokens: Any, mixed: Any, training: bool) -> Any:
+        """Adds attention and MLP to `[P, d]`."""
+        attended = self.attention_out(ops.reshape(mixed, (-1, self.hidden_size)))
+        x = tokens + self.drop_attention(attended, training=training)
+        mlp = self.mlp_out(self.mlp_in(self.mlp_norm(x)))
+        return x + self.drop_mlp(mlp, training=training)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""

@@ -1,0 +1,72 @@
+"""How a recommender is trained: optimizer, schedule, and the epoch that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from pipeline.config import RecommenderConfig
+from pipeline.training import progress
+from sid_tfx.datasets.sequences import EvaluationSet, SequenceBatches, Sequences, TargetBatches
+from sid_tfx.evaluation import Recommender
+from sid_tfx.validation import RankingValidation
+
+_FINAL_RATE_SHARE = 0.02
+
+
+def train_recommender(
+    model: keras.Model,
+    train: Sequences,
+    validation: EvaluationSet,
+    settings: RecommenderConfig,
+    seed: int,
+    ranked: Recommender | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> keras.callbacks.History:
+    """Trains with AdamW and a cosine schedule; keeps the epoch that ranks best on validation users.
+
+    Args:
+        model: A `SidRecommender` of any architecture, or another model of `SequenceBatches`.
+        train: Training histories.
+        validation: Users to rank for after each epoch; without any, the last epoch is kept.
+        settings: The budget.
+        seed: Of the order of the batches.
+        ranked: See `RankingValidation`.
+        callbacks: Further ones.
+
+    Returns:
+        Keras' history.
+    """
+    batches_of = TargetBatches if getattr(model, "one_target", False) else SequenceBatches
+    batches = batches_of(train, settings.max_history, settings.batch_positions, seed)
+    steps = settings.epochs * len(batches)
+    warmup_steps = int(settings.warmup_share * steps)
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = settings.learning_rate
+    if warmup_steps:
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0,
+            max(1, steps - warmup_steps),
+            alpha=_FINAL_RATE_SHARE,
+            warmup_target=settings.learning_rate,
+            warmup_steps=warmup_steps,
+        )
+    model.compile(
+        keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, global_clipnorm=1.0),
+        # XLA on a CPU hardly uses a second core.
+        jit_compile=False,
+    )
+    chosen: list[keras.callbacks.Callback] = []
+    # A log in which nobody has three events has nobody to validate on.
+    if len(validation):
+        stop = keras.callbacks.EarlyStopping(
+            "val_ndcg@10", mode="max", patience=settings.patience, restore_best_weights=True
+        )
+        chosen = [RankingValidation(validation, ranked=ranked), stop]
+    return model.fit(
+        batches,
+        epochs=settings.epochs,
+        callbacks=[*chosen, *callbacks],
+        shuffle=False,
+        verbose=progress(),
+    )

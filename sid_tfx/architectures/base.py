@@ -1,0 +1,182 @@
+"""What an architecture has to do for `SidRecommender`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from sid_tfx.layers.dense_head import cross_entropy
+from sid_tfx.transformer import SeededLayers
+
+
+class AdInputs(NamedTuple):
+    """What is known of the ads of packed histories.
+
+    Attributes:
+        rows: int32 `[B, T]` of row + 1, from `pack_history`.
+        codes: int32 `[B, T, D]`, all codes, the de-dup token last.
+        content: float `[B, T, content_size]`.
+        vectors: float `[B, T, hidden_size]`, further vectors of the ads, or None.
+        kept: float `[B, T, 1]`, 0 where item dropout hides an ad, or None.
+    """
+
+    rows: Any
+    codes: Any
+    content: Any
+    vectors: Any
+    kept: Any
+
+
+class Architecture(keras.layers.Layer):
+    """Base of the architectures.
+
+    A *user state* is what is computed once per request: any nest of tensors `[B, ...]`. Decoding
+    asks for the next code given a state and the codes so far, level by level; the beam search
+    and the trie know nothing of the architecture.
+
+    Args:
+        level_sizes: Codes per level, the de-dup tokens last.
+        content_size: Size of the content vectors.
+        hidden_size: Size of the states.
+        num_layers: Transformer blocks.
+        num_heads: Attention heads.
+        mlp_size: Width of the blocks' MLPs.
+        head_size: Width of the level head, where there is one.
+        head_layers: Hidden layers of the level head, where there is one.
+        max_history: Longest history.
+        dropout: Rate.
+        seed: Integer.
+    """
+
+    one_target = False
+    """Whether it trains on `TargetBatches`; otherwise on `SequenceBatches`."""
+
+    def __init__(
+        self,
+        level_sizes: Sequence[int],
+        content_size: int,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        mlp_size: int = 512,
+        head_size: int = 256,
+        head_layers: int = 2,
+        max_history: int = 50,
+        dropout: float = 0.1,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._config: dict[str, Any] = {
+            "level_sizes": tuple(int(size) for size in level_sizes),
+            "content_size": content_size,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "mlp_size": mlp_size,
+            "head_size": head_size,
+            "head_layers": head_layers,
+            "max_history": max_history,
+            "dropout": dropout,
+            "seed": seed,
+        }
+        self.level_sizes: tuple[int, ...] = self._config["level_sizes"]
+        self.depth = len(self.level_sizes)
+        self.hidden_size = hidden_size
+        self.add_layers(SeededLayers(seed), **self._config)
+
+    def add_layers(self, make: SeededLayers, **config: Any) -> None:
+        """Makes and builds the layers; the constructor calls it with its arguments."""
+        raise NotImplementedError
+
+    def read(self, ads: AdInputs, training: bool = False) -> Any:
+        """States of histories, for the losses."""
+        raise NotImplementedError
+
+    def sequence_losses(
+        self, states: Any, codes: Any, smoothing: float, training: bool
+    ) -> tuple[Any, Any]:
+        """Losses of every ad but the first of each history, as the target of those before it.
+
+        Args:
+            states: Of `read`.
+            codes: int32 `[B, T, D]` of the histories.
+            smoothing: Label smoothing.
+            training: Whether to drop.
+
+        Returns:
+            Sum over levels `[B * (T - 1)]`, and the states `[B * (T - 1), hidden_size]` that find
+            the targets by inner product.
+        """
+        raise ValueError(
+            f"{type(self).__name__} trains on one target per example; give fit(x, y) histories and "
+            "targets, as sid_tfx.datasets.sequences.TargetBatches does."
+        )
+
+    def target_losses(
+        self, states: Any, rows: Any, codes: Any, smoothing: float, training: bool
+    ) -> tuple[Any, Any]:
+        """Losses of one target per history.
+
+        Args:
+            states: Of `read`.
+            rows: int32 `[B, T]`, packed.
+            codes: int32 `[B, D]` of the targets.
+            smoothing: Label smoothing.
+            training: Whether to drop.
+
+        Returns:
+            Sum over levels `[B]`, and the states `[B, hidden_size]`.
+        """
+        raise ValueError(
+            f"{type(self).__name__} trains on whole histories, each ad a target; give fit(x) "
+            "histories alone, as sid_tfx.datasets.sequences.SequenceBatches does."
+        )
+
+    def user_state(self, ads: AdInputs) -> Any:
+        """The user state after the last ad of each history."""
+        raise NotImplementedError
+
+    def user_vector(self, state: Any) -> Any:
+        """The part `[B, hidden_size]` of a user state that dense retrieval reads."""
+        raise NotImplementedError
+
+    def next_log_probs(self, state: Any, prefix: Any) -> Any:
+        """Log-probabilities of the next code.
+
+        Args:
+            state: Of `user_state`.
+            prefix: int32 `[B, W, l]`, the first `l` codes of each beam.
+
+        Returns:
+            float `[B, W, level_sizes[l]]`; at level 0, where all beams are equal, `[B, 1, ...]`.
+        """
+        raise NotImplementedError
+
+    def initial_cache(self, state: Any) -> Any:
+        """What a beam carries from level to level, before the first: nothing by default."""
+        return ()
+
+    def cached_log_probs(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
+        """As `next_log_probs`, with a cache in which only the last code of `prefix` is new."""
+        return self.next_log_probs(state, prefix), cache
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {**super().get_config(), **self._config}
+
+
+def level_losses(logits: Sequence[Any], codes: Any, smoothing: float) -> Any:
+    """Cross-entropy `[...]` of codes `[..., D]`, summed over the levels of `logits`."""
+    return sum(
+        cross_entropy(level_logits, codes[..., level], smoothing)
+        for level, level_logits in enumerate(logits)
+    )
+
+
+def flat(values: Any) -> Any:
+    """`[..., n]` as `[P, n]`."""
+    return ops.reshape(values, (-1, values.shape[-1]))

@@ -1,0 +1,102 @@
+"""The default: one position per ad, and a head that writes the codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from sid_tfx.architectures.base import AdInputs, Architecture, flat, level_losses
+from sid_tfx.layers import AdEmbedding, CausalBlock, LevelHead
+from sid_tfx.layers.history import last_state
+from sid_tfx.transformer import SeededLayers
+
+
+@keras.saving.register_keras_serializable(package="sid_tfx")
+class ItemLevel(Architecture):
+    """An item-level causal transformer with an autoregressive head over the code levels.
+
+    One position per ad, not per code: an ad enters as the sum of its code embeddings, its
+    projected content vector and its further vectors. The state at a position then predicts the
+    next ad's codes level by level through `LevelHead`: the transformer runs once per request, only
+    the head runs per beam.
+
+    Args: as `Architecture`.
+    """
+
+    def add_layers(self, make: SeededLayers, **config: Any) -> None:
+        """See `Architecture`."""
+        size, shape = self.hidden_size, (None, None, self.hidden_size)
+        self.ad_embedding = AdEmbedding(self.level_sizes, size, make.seed(), name="ad_embedding")
+        self.ad_embedding.build((None, None, self.depth), (None, None, config["content_size"]))
+        self.input_norm = keras.layers.LayerNormalization(epsilon=1e-6, name="input_norm")
+        self.input_drop = make.dropout(config["dropout"])
+        self.blocks = [
+            CausalBlock(
+                size,
+                config["num_heads"],
+                config["mlp_size"],
+                config["max_history"],
+                config["dropout"],
+                seed=make.seed(),
+                name=f"block_{i}",
+            )
+            for i in range(config["num_layers"])
+        ]
+        self.output_norm = keras.layers.LayerNormalization(epsilon=1e-6, name="output_norm")
+        self.head = LevelHead(
+            self.level_sizes,
+            config["head_size"],
+            config["head_layers"],
+            config["dropout"],
+            seed=make.seed(),
+            name="head",
+        )
+        for layer in (self.input_norm, *self.blocks, self.output_norm, self.head):
+            layer.build(shape)
+        self.built = True
+
+    def read(self, ads: AdInputs, training: bool = False) -> Any:
+        """States `[B, T, hidden_size]`, one per ad."""
+        vectors = None if ads.vectors is None else flat(ads.vectors)
+        x = self.ad_embedding(flat(ads.codes), flat(ads.content), vectors)
+        x = self.input_norm(ops.reshape(x, (*ops.shape(ads.rows), self.hidden_size)))
+        if ads.kept is not None:
+            x = x * ads.kept
+        x = self.input_drop(x, training=training)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.output_norm(x)
+
+    def sequence_losses(
+        self, states: Any, codes: Any, smoothing: float, training: bool
+    ) -> tuple[Any, Any]:
+        """See `Architecture`."""
+        return self._code_losses(flat(states[:, :-1]), flat(codes[:, 1:]), smoothing, training)
+
+    def target_losses(
+        self, states: Any, rows: Any, codes: Any, smoothing: float, training: bool
+    ) -> tuple[Any, Any]:
+        """See `Architecture`."""
+        return self._code_losses(last_state(states, rows), codes, smoothing, training)
+
+    def _code_losses(
+        self, states: Any, codes: Any, smoothing: float, training: bool
+    ) -> tuple[Any, Any]:
+        logits = self.head(states, codes, training=training)
+        return level_losses(logits, codes, smoothing), states
+
+    def user_state(self, ads: AdInputs) -> Any:
+        """The last state, float `[B, hidden_size]`."""
+        return last_state(self.read(ads), ads.rows)
+
+    def user_vector(self, state: Any) -> Any:
+        """See `Architecture`."""
+        return state
+
+    def next_log_probs(self, state: Any, prefix: Any) -> Any:
+        """See `Architecture`."""
+        level = prefix.shape[-1]
+        projected = self.head.state_in[level](state)[:, None, :]
+        return ops.log_softmax(self.head.level_logits(level, projected, prefix))

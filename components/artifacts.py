@@ -29,9 +29,11 @@ class SidCatalog(Artifact):
 
 
 class SidIndex(Artifact):
-    """A nearest-neighbour index over the catalogue's embeddings, with its `manifest.json`.
+    """Nearest-neighbour indices over the catalogue's joint embeddings and its SID embeddings.
 
-    Custom property: `kind`.
+    Files: `<space>/<kind>/` for each index, `curve.png`, and `manifest.json`, which names the one
+    to serve for each space and flavour. Custom property: `kind`, that of the joint embeddings'
+    index where ScaNN's ops may be served.
     """
 
     TYPE_NAME = "components.SidIndex"

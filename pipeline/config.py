@@ -167,9 +167,11 @@ class SidGateConfig(_Section):
 
 
 class IndexConfig(_Section):
-    """The ScaNN index over ad embeddings."""
+    """The nearest-neighbour indices over joint and SID embeddings."""
 
-    kind: Literal["auto", "scann", "brute_force"] = "auto"
+    kind: Literal["auto", "scann", "partitioned", "brute_force"] = Field(
+        "auto", description="auto takes the fastest that reaches min_recall"
+    )
     min_recall: Share = Field(0.95, description="recall@k against brute force")
     k: PositiveInt = 10
 

@@ -181,6 +181,7 @@ def _delivery(
     """Index, servables, the gates on them and the push."""
     index_builder = IndexBuilder(
         catalog=catalog,
+        tokenizer=tokenizer,
         max_k=config.servable.max_k,
         seed=config.seed,
         **config.index.model_dump(),

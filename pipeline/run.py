@@ -185,8 +185,7 @@ def _summarize(stages: list[Stage], seconds: float, home: Path) -> Summary:
                     metrics |= {name: quality[name] for name in _QUALITY}
                 elif isinstance(artifact, SidIndex):
                     manifest = json.loads((Path(artifact.uri) / "manifest.json").read_text())
-                    measured = manifest["scann"] or {}
-                    metrics |= {f"scann_{k}": measured[k] for k in measured if "recall@" in k}
+                    metrics |= _index_metrics(manifest)
                 elif isinstance(artifact, standard_artifacts.InfraBlessing):
                     verdict = read_verdict(artifact.uri)
                     refusals += [c.sentence for c in verdict.checks if not c.ok]
@@ -212,6 +211,16 @@ def _summarize(stages: list[Stage], seconds: float, home: Path) -> Summary:
         home=str(home),
         artifacts=outputs,
     )
+
+
+def _index_metrics(manifest: dict[str, Any]) -> dict[str, float]:
+    """Recall of every index that is served, e.g. `embedding_scann_recall@10`."""
+    recall = f"recall@{manifest['k']}"
+    return {
+        f"{space}_{flavour}_{recall}": chosen[recall]
+        for space, found in manifest["spaces"].items()
+        for flavour, chosen in found["flavours"].items()
+    }
 
 
 def _peak_rss_mb() -> float:

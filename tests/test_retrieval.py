@@ -8,7 +8,8 @@ import tensorflow as tf
 
 import sid_tfx  # noqa: F401
 from sid_tfx import retrieval
-from sid_tfx.retrieval import PADDING_SCORE, BruteForce, ScaNN
+from sid_tfx.retrieval import PADDING_SCORE, BruteForce, Partitioned, ScaNN, selection
+from sid_tfx.retrieval.partitions import partition
 from tests import fresh_process
 
 pytestmark = pytest.mark.unit
@@ -56,6 +57,17 @@ def _full_search() -> ScaNN:
     return ScaNN(k=10, max_k=100, num_leaves=4, num_leaves_to_search=4)
 
 
+def _all_partitions() -> Partitioned:
+    return Partitioned(k=10, max_k=100, num_partitions=4, num_partitions_to_search=100)
+
+
+EXACT_IN_EFFECT = pytest.mark.parametrize(
+    "make",
+    [BruteForce, _all_partitions, _full_search],
+    ids=["brute_force", "partitioned", "scann"],
+)
+
+
 def _export(index, path) -> None:
     module = tf.Module()
     module.index = index
@@ -71,8 +83,16 @@ def _export(index, path) -> None:
     tf.saved_model.save(module, str(path), signatures=signatures)
 
 
-@pytest.mark.parametrize("make", [BruteForce, _full_search], ids=["brute_force", "scann"])
-@pytest.mark.parametrize("ids_kind", ["string", "int32", "int64"])
+@pytest.mark.parametrize(
+    ("make", "ids_kind"),
+    [
+        (BruteForce, "int32"),
+        (BruteForce, "string"),
+        (_all_partitions, "string"),
+        (_full_search, "int64"),
+        (_full_search, "string"),
+    ],
+)
 def test_grid_matches_the_oracle_here_and_in_a_fresh_process(make, ids_kind, tmp_path):
     candidates, ids = _matrix(), _ids(ids_kind)
     index = make().index(candidates, ids)
@@ -100,7 +120,7 @@ def test_grid_matches_the_oracle_here_and_in_a_fresh_process(make, ids_kind, tmp
             np.testing.assert_allclose(found[0], scores, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [BruteForce, _full_search], ids=["brute_force", "scann"])
+@EXACT_IN_EFFECT
 @pytest.mark.parametrize("k", [1, 5, 58])
 def test_exclusions_match_the_oracle(make, k):
     candidates, ids = _matrix(), _ids("string")
@@ -114,7 +134,7 @@ def test_exclusions_match_the_oracle(make, k):
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [BruteForce, _full_search], ids=["brute_force", "scann"])
+@EXACT_IN_EFFECT
 def test_vectors_are_what_was_indexed(make):
     index = make().index(_matrix())
     rows = np.array([[5, 0], [59, 5]], dtype=np.int32)
@@ -145,49 +165,169 @@ def test_scann_pads_where_its_partitions_hold_too_few():
         assert len(set(real)) == len(real)
 
 
+@EXACT_IN_EFFECT
+def test_only_live_candidates_come_back_and_as_many_as_there_are(make):
+    candidates, ids = _matrix(), _ids("int32")
+    index = make().index(candidates, ids)
+    queries = _matrix(9, seed=4)
+    for share in (0.0, 0.1, 0.6, 1.0):
+        live = np.random.default_rng(7).random(N) < share
+        dead = np.repeat(ids[~live][None], 9, axis=0)
+        expected_scores, expected = _oracle(candidates, ids, queries, 12, dead)
+        scores, found = index(queries, 12, live=tf.constant(live))
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Partitioned, ScaNN])
+def test_a_narrow_search_still_finds_k_live_candidates(kind):
+    effort = "num_partitions_to_search" if kind is Partitioned else "num_leaves_to_search"
+    index = kind(k=5, max_k=10, **{effort: 1}).index(_matrix(400))
+    live = np.zeros(400, bool)
+    live[np.random.default_rng(1).choice(400, 11, replace=False)] = True
+    _, found = index.query_with_exclusions(
+        _matrix(6, seed=2), np.full((6, 1), np.flatnonzero(live)[0], np.int32), 9, tf.constant(live)
+    )
+    for row in found.numpy():
+        assert len(set(row)) == 9
+        assert live[row].all()
+        assert np.flatnonzero(live)[0] not in row
+
+
+def test_partitions_hold_every_row_once_and_none_is_large():
+    vectors = _matrix(500) + np.repeat([[9.0] * D, [0.0] * D], [400, 100], axis=0)
+    parts = partition(vectors.astype(np.float32), 10)
+    held = parts.rows[parts.rows >= 0]
+    np.testing.assert_array_equal(np.sort(held), np.arange(500))
+    assert (parts.rows >= 0).any(axis=1).all()
+    assert parts.rows.shape[1] <= 1.25 * 500 / 10 + 1
+    for center, row in zip(parts.centers, parts.rows, strict=True):
+        np.testing.assert_allclose(center, vectors[row[row >= 0]].mean(axis=0), rtol=1e-4)
+
+
+def test_the_rank_of_a_row_says_how_many_partitions_find_it():
+    index = Partitioned(k=3, max_k=3, num_partitions=9).index(_matrix(400))
+    queries = _matrix(20, seed=5)
+    true = BruteForce().index(_matrix(400))(queries, 3)[1].numpy()
+    ranks = index.ranks(queries, true)
+    for effort in (1, 2, 4, index.partitions):
+        found = index.retuned(effort)(queries, 3)[1].numpy()
+        hits = (true[:, :, None] == found[:, None, :]).any(axis=-1)
+        np.testing.assert_array_equal(hits, ranks < effort)
+
+
+def test_a_search_reads_enough_partitions_for_its_largest_k():
+    index = Partitioned(k=5, max_k=60, num_partitions=40, num_partitions_to_search=1)
+    index.index(_matrix(400))
+    rows = index(_matrix(30, seed=3), 60)[1].numpy()
+    assert (rows >= 0).all()
+    assert index.get_config()["num_partitions_to_search"] == index.least_read > 1
+
+
+@pytest.mark.parametrize("kind", [Partitioned, ScaNN])
+def test_a_retuned_index_is_saved_with_its_own_effort(kind, tmp_path):
+    built = kind(k=5, max_k=10).index(_matrix(400))
+    efforts = (2,) if kind is Partitioned else (2, 30)
+    retuned = built.retuned(*efforts)
+    retrieval.save_index(retuned, str(tmp_path))
+    loaded = retrieval.load_index(str(tmp_path))
+    assert loaded.get_config() == retuned.get_config() != built.get_config()
+    queries = _matrix(8, seed=6)
+    for left, right in zip(retuned(queries, 10), loaded(queries, 10), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 31])
 def test_a_tiny_catalogue_gets_brute_force_and_the_reason(rows):
-    chosen = retrieval.build_index(_matrix(rows), k=10)
-    assert chosen.kind == "brute_force"
-    assert chosen.scann is None
-    assert str(ScaNN.MIN_CANDIDATES) in chosen.reason
-    assert str(rows) in chosen.reason
-    assert chosen.index(_matrix(2), 10)[1].shape == (2, 10)
-    with pytest.raises(ValueError, match="at least 32 candidates"):
+    selection = retrieval.build_index(_matrix(rows), k=10)
+    for chosen in selection.choices.values():
+        assert isinstance(chosen.index, BruteForce)
+        assert chosen.recall.mean == 1.0
+        assert "too small" in chosen.reason
+        assert chosen.index(_matrix(2), 10)[1].shape == (2, 10)
+    with pytest.raises(ValueError, match=f"at least 32 candidates.* got {rows}"):
         retrieval.build_index(_matrix(rows), kind="scann")
-    with pytest.raises(ValueError, match="at least 32 candidates"):
-        ScaNN().index(_matrix(rows))
+    for kind in (ScaNN, Partitioned):
+        with pytest.raises(ValueError, match="at least 32 candidates"):
+            kind().index(_matrix(rows))
 
 
-@pytest.mark.parametrize("rows", [32, 33, 47, 400])
-def test_scann_meets_the_recall_target_from_its_smallest_catalogue_on(rows):
-    chosen = retrieval.build_index(_matrix(rows), kind="scann", recall_target=0.95, max_k=84)
+@pytest.mark.parametrize("rows", [32, 400])
+def test_scann_is_tuned_to_the_target_from_its_smallest_catalogue_on(rows):
+    ids = _ids("string", rows)
+    selection = retrieval.build_index(_matrix(rows), ids, kind="scann", recall_target=0.8, max_k=84)
+    chosen = selection.choices["scann"]
     assert isinstance(chosen.index, ScaNN)
-    assert chosen.approximate is not None
-    assert chosen.approximate.recall >= 0.95
-    assert chosen.exact.recall == 1.0
-    assert chosen.exact.median_ms > 0
+    assert chosen.recall.mean >= 0.8
+    assert "0.8" in chosen.reason
+    assert not isinstance(selection.choices["portable"].index, ScaNN)
+    assert chosen.index(_matrix(2), 3)[1].dtype == tf.string
+    kinds = {trial.index.kind for trial in selection.trials}
+    assert kinds == {"brute_force", "partitioned", "scann"}
+    record = selection.trials[-1].record(10)
+    assert record.keys() == {
+        "kind", "recall@10", "milliseconds", "queries_per_second", "parameters",
+    }  # fmt: skip
 
 
-def test_the_faster_index_that_meets_the_target_is_chosen():
-    exact = retrieval.Measurement(1.0, 2.0)
-    choose = retrieval.selection._choose
-    assert choose("auto", 10, 0.9, exact, retrieval.Measurement(0.95, 1.0))[0] == "scann"
-    assert choose("auto", 10, 0.9, exact, retrieval.Measurement(0.95, 3.0))[0] == "brute_force"
-    kind, reason = choose("auto", 10, 0.9, exact, retrieval.Measurement(0.85, 1.0))
+def test_the_partitioned_index_is_tuned_to_the_least_effort_that_surely_meets_the_target():
+    matrix = _matrix(2000)
+    selection = retrieval.build_index(matrix, kind="partitioned", max_k=20, recall_target=0.9)
+    index = selection.choices["portable"].index
+    assert isinstance(index, Partitioned)
+    assert selection.choices["scann"].index is index
+    assert index._read < index.partitions
+    exact = BruteForce(similarity="cosine").index(matrix)
+    queries = retrieval.Queries.make(exact, np.arange(0, 2000, 4), 10)
+    assert retrieval.recall(index, queries).mean >= 0.9
+    assert not retrieval.recall(index.retuned(index._read // 2), queries).surely(0.9)
+
+
+def test_the_fastest_that_meets_the_target_is_chosen():
+    def tuned(recall, met=True):
+        trial = retrieval.Trial(BruteForce(), retrieval.Recall(recall, 0.0), 1.0)
+        return selection.Tuned(trial, met, (trial,))
+
+    def choose(flavour, scann, partitioned, times, kind="auto"):
+        found = {"scann": scann, "partitioned": partitioned}
+        times = dict(zip(("brute_force", "scann", "partitioned"), times, strict=True))
+        return selection._choose(flavour, kind, 10, 0.9, found, times)
+
+    good, poor = tuned(0.95), tuned(0.85, met=False)
+    assert choose("scann", good, good, (9.0, 1.0, 2.0))[0] == "scann"
+    assert choose("scann", good, good, (9.0, 2.0, 1.0))[0] == "partitioned"
+    assert choose("scann", poor, good, (9.0, 1.0, 2.0))[0] == "partitioned"
+    assert choose("portable", good, good, (9.0, 1.0, 2.0))[0] == "partitioned"
+    kind, reason = choose("portable", good, good, (1.0, 0.1, 0.9))
+    assert kind == "brute_force"
+    assert "exact and as fast" in reason
+    kind, reason = choose("scann", poor, poor, (9.0, 1.0, 1.0))
     assert kind == "brute_force"
     assert "0.850" in reason
     assert "0.9" in reason
+    assert choose("scann", poor, poor, (9.0, 1.0, 1.0), kind="scann")[0] == "scann"
+    assert choose("portable", good, good, (9.0, 1.0, 1.0), kind="brute_force")[0] == "brute_force"
+
+
+def test_recall_is_sure_where_another_sample_would_reach_the_target_too():
+    hits = np.random.default_rng(0).random((400, 10)) < 0.96
+    measured = retrieval.Recall.of(hits)
+    assert measured.mean == pytest.approx(hits.mean())
+    assert measured.error == pytest.approx(hits.mean(axis=1).std() / 20)
+    assert measured.surely(measured.mean - 4.3 * measured.error)
+    assert not measured.surely(measured.mean - 4.2 * measured.error)
+    assert retrieval.Recall(1.0, 0.0).surely(1.0)
 
 
 def test_measured_recall_counts_ties_and_misses():
-    candidates = np.eye(4, dtype=np.float32)[[0, 1, 1, 2]]
+    candidates = np.eye(4, dtype=np.float32)[[0, 1, 1, 2, 1]]
     exact = BruteForce(k=1).index(candidates)
-    mirrored = BruteForce(k=1).index(candidates[::-1].copy())
-    queries = np.eye(4, dtype=np.float32)[[1]]
-    assert retrieval.measure(mirrored, exact, queries, 1, repeats=2).recall == 1.0
-    blind = BruteForce(k=1).index(candidates[[0, 3, 0, 3]])
-    assert retrieval.measure(blind, exact, queries, 1, repeats=2).recall == 0.0
+    queries = retrieval.Queries.make(exact, np.array([1]), 1)
+    assert queries.neighbours.tolist() == [[2]]
+    tie = BruteForce(k=1).index(candidates, np.array([0, 1, 4, 3, 2], np.int32))
+    assert retrieval.recall(tie, queries).mean == 1.0
+    blind = BruteForce(k=1).index(candidates[[0, 0, 3, 3, 0]])
+    assert retrieval.recall(blind, queries).mean == 0.0
 
 
 @pytest.mark.parametrize(
@@ -204,6 +344,13 @@ def test_measured_recall_counts_ties_and_misses():
         (lambda: ScaNN(num_leaves=100).index(_matrix()), "num_leaves must be at most"),
         (lambda: ScaNN(k=10, max_k=5), "max_k must be at least 10, got 5"),
         (lambda: ScaNN(max_k=20).index(_matrix())(_matrix(), 30), "larger `max_k`"),
+        (lambda: BruteForce(max_k=20).index(_matrix())(_matrix(), 30), "larger `max_k`"),
+        (
+            lambda: Partitioned(num_partitions=100).index(_matrix()),
+            "num_partitions must be at most",
+        ),
+        (lambda: Partitioned().retuned(0), "num_partitions_to_search must be at least 1, got 0"),
+        (lambda: ScaNN(max_k=20).retuned(3, 10), "num_reordering_candidates must be at least 20"),
         (lambda: retrieval.build_index(_matrix(), kind="hnsw"), "kind must be one of"),
         (lambda: retrieval.build_index(_matrix(), recall_target=2.0), "recall_target"),
     ],

@@ -13,7 +13,7 @@ from tfx.utils import path_utils
 
 from components.artifacts import set_summary
 from components.composer.generation import check_generation
-from components.index_builder.executor import MANIFEST_FILE, SCANN_FOLDER
+from components.index_builder.executor import MANIFEST_FILE
 from components.refusal import Refused
 from components.verdict import require_blessed
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sid_tfx.catalog import SidCatalog
 
 _MODEL_FOLDER = "Format-Serving"
+_NAMES = {"scann": "ScaNN", "partitioned": "partitions", "brute_force": "brute force"}
 _LIMITS = ("max_history", "max_k", "max_exclude", "beam_size")
 
 
@@ -75,12 +76,9 @@ class Executor(base_executor.BaseExecutor):
             "index": manifest["fingerprint"],
             "recommender": recommender_metadata["fingerprint"],
         }
-        has_scann = bool(manifest["scann"] and manifest["scann"]["carried"])
-        indices = {
-            "portable": None,
-            "scann": load_index(os.path.join(uri["index"], SCANN_FOLDER)) if has_scann else None,
-        }
-        for flavour, index in indices.items():
+        chosen = manifest["spaces"]["embedding"]["flavours"]
+        for flavour in ("portable", "scann"):
+            index = load_index(os.path.join(uri["index"], chosen[flavour]["path"]))
             model = artifact_utils.get_single_instance(output_dict[flavour])
             path = path_utils.serving_model_dir(model.uri)
             try:
@@ -95,7 +93,7 @@ class Executor(base_executor.BaseExecutor):
                     f"Composer: the portable servable has {len(own)} operations that stock TF "
                     f"Serving lacks: {', '.join(own)}."
                 )
-            retrieval = "ScaNN" if index else "brute force"
+            retrieval = _NAMES[index.kind]
             set_summary(model, f"{len(catalog):,} ads, similar ads by {retrieval}, {_size(path)}")
 
 

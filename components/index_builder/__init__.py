@@ -1,4 +1,4 @@
-"""IndexBuilder: the nearest-neighbour index over ad embeddings, and the gate on its recall."""
+"""IndexBuilder: the nearest-neighbour indices over ads, and the gate on their recall."""
 
 from components.index_builder.component import IndexBuilder
 

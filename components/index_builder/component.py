@@ -1,13 +1,14 @@
-"""IndexBuilder: builds ScaNN over a catalogue's embeddings and holds it against brute force.
+"""IndexBuilder: indices over a catalogue's joint embeddings and over its SID embeddings.
 
-In: `catalog` (SidCatalog).
-Out: `index` (SidIndex: `manifest.json`, and `scann/` where ScaNN may serve), `blessing`
-(IndexBlessing: `verdict.json`).
+In: `catalog` (SidCatalog), `tokenizer` (Model): what the codes stand for.
+Out: `index` (SidIndex), `blessing` (IndexBlessing: `verdict.json`). The index artifact holds a
+folder for each index, `<space>/<kind>`, `curve.png`, and `manifest.json`, which names the folder to
+serve by space (`embedding`, `sid_embedding`) and flavour (`portable`, `scann`).
 """
 
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
-from tfx.types import component_spec
+from tfx.types import component_spec, standard_artifacts
 
 from components.artifacts import IndexBlessing, SidCatalog, SidIndex
 from components.index_builder.executor import Executor
@@ -25,6 +26,7 @@ class IndexBuilderSpec(component_spec.ComponentSpec):
     }
     INPUTS = {
         "catalog": component_spec.ChannelParameter(type=SidCatalog),
+        "tokenizer": component_spec.ChannelParameter(type=standard_artifacts.Model),
     }
     OUTPUTS = {
         "index": component_spec.ChannelParameter(type=SidIndex),
@@ -33,14 +35,16 @@ class IndexBuilderSpec(component_spec.ComponentSpec):
 
 
 class IndexBuilder(base_component.BaseComponent):
-    """Chooses an index by measurement.
+    """Chooses indices by measurement.
 
     Args:
-        catalog: The ads and their embeddings.
-        kind: `"auto"` (the faster index that meets the target), `"scann"` or `"brute_force"`.
+        catalog: The ads, their embeddings and codes.
+        tokenizer: The SidTokenizer that made them.
+        kind: `"auto"` (the fastest index that meets the target), `"scann"` (where its ops may be
+            served; elsewhere as `"auto"`), `"partitioned"` or `"brute_force"`.
         k: Neighbours that recall counts.
         max_k: Most similar ads that any request may ask for.
-        min_recall: Recall@k against brute force that ScaNN must reach.
+        min_recall: Recall@k against brute force that an index must reach.
         seed: Draws the ads that serve as queries.
     """
 
@@ -50,6 +54,7 @@ class IndexBuilder(base_component.BaseComponent):
     def __init__(
         self,
         catalog: types.BaseChannel,
+        tokenizer: types.BaseChannel,
         kind: str = "auto",
         k: int = 10,
         max_k: int = 20,
@@ -59,6 +64,7 @@ class IndexBuilder(base_component.BaseComponent):
         super().__init__(
             IndexBuilderSpec(
                 catalog=catalog,
+                tokenizer=tokenizer,
                 kind=kind,
                 k=k,
                 max_k=max_k,

@@ -1,11 +1,11 @@
 """Exact search: every candidate is scored."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from sid_tfx.retrieval.topk import TopK
+from sid_tfx.retrieval.topk import PADDING_SCORE, TopK
 
 
 class BruteForce(TopK):
@@ -16,16 +16,19 @@ class BruteForce(TopK):
 
     kind: ClassVar[str] = "brute_force"
 
-    def __init__(self, k: int = 10, similarity: str = "dot_product") -> None:
-        super().__init__(k, similarity)
+    def __init__(
+        self, k: int = 10, similarity: str = "dot_product", max_k: int | None = None
+    ) -> None:
+        super().__init__(k, similarity, max_k)
         self.candidates: tf.Variable | None = None
 
     def _build(self, candidates: np.ndarray) -> None:
         self.restore({"candidates": tf.convert_to_tensor(candidates)})
 
-    def _search(self, queries: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-        scores = tf.matmul(queries, self.candidates, transpose_b=True)
-        return tf.math.top_k(scores, k=k)
+    def _search(
+        self, queries: tf.Tensor, k: int, live: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        return exact_search(self.candidates, queries, k, live)
 
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns the indexed vectors, [..., D], of int32 rows [...]."""
@@ -35,10 +38,6 @@ class BruteForce(TopK):
         """Returns True."""
         return True
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {"k": self.k, "similarity": self.similarity}
-
     def state(self) -> dict[str, tf.Tensor]:
         """Returns the candidate matrix."""
         return {"candidates": tf.convert_to_tensor(self.candidates)}
@@ -46,3 +45,24 @@ class BruteForce(TopK):
     def restore(self, state: dict[str, tf.Tensor]) -> None:
         """Takes over the candidate matrix that `state` returned."""
         self.candidates = tf.Variable(state["candidates"], trainable=False, name="candidates")
+
+
+def exact_search(
+    candidates: tf.Tensor, queries: tf.Tensor, k: int, live: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scores every candidate.
+
+    Args:
+        candidates: Floats [N, D].
+        queries: Floats [B, D].
+        k: Columns to return, at most N.
+        live: bool [N]; candidates that are not live count as not found. None for all.
+
+    Returns:
+        Scores and int32 rows, [B, k] each, best first; row -1 past the last live one.
+    """
+    scores = tf.matmul(queries, candidates, transpose_b=True)
+    if live is None:
+        return tf.math.top_k(scores, k=k)
+    scores, rows = tf.math.top_k(tf.where(live[None, :], scores, PADDING_SCORE), k=k)
+    return scores, tf.where(tf.gather(live, rows), rows, -1)

@@ -1,14 +1,15 @@
 """Approximate search with ScaNN, through TensorFlow Recommenders."""
 
+import copy
 import math
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
-from scann.scann_ops.py.scann_ops import ScannState
-from tensorflow_recommenders.layers import factorized_top_k
 
-from sid_tfx.retrieval.topk import TopK
+from sid_tfx.retrieval.brute_force import exact_search
+from sid_tfx.retrieval.scann_layer import ScannLayer
+from sid_tfx.retrieval.topk import TopK, at_least, best_rows, completed
 
 
 class ScaNN(TopK):
@@ -26,6 +27,8 @@ class ScaNN(TopK):
         num_leaves_to_search: Partitions read for a query; by default a fifth of them.
         num_reordering_candidates: Candidates scored exactly at the end; by default 10 times k.
         dimensions_per_block: Dimensions hashed together; fewer is more accurate and slower.
+        anisotropic_threshold: Weighs errors of the hash codes along a vector more where scores are
+            above it, as inner products want it; None for squared distance.
         training_iterations: Steps of the k-means that makes the partitions.
 
     Example:
@@ -40,6 +43,7 @@ class ScaNN(TopK):
     """
 
     kind: ClassVar[str] = "scann"
+    max_k: int
 
     MIN_CANDIDATES: ClassVar[int] = 32
     """ScaNN trains 16 hash centres and, with a single partition, returns wrong rows for batched
@@ -54,27 +58,22 @@ class ScaNN(TopK):
         num_leaves_to_search: int | None = None,
         num_reordering_candidates: int | None = None,
         dimensions_per_block: int = 2,
+        anisotropic_threshold: float | None = None,
         training_iterations: int = 12,
     ) -> None:
-        super().__init__(k, similarity)
-        for name, value, least in (
-            ("max_k", max_k, k),
-            ("num_leaves", num_leaves, 2),
-            ("num_leaves_to_search", num_leaves_to_search, 1),
-            ("num_reordering_candidates", num_reordering_candidates, max_k),
-            ("dimensions_per_block", dimensions_per_block, 1),
-            ("training_iterations", training_iterations, 1),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        self.max_k = max_k
+        super().__init__(k, similarity, max_k)
+        at_least("num_leaves", num_leaves, 2)
+        at_least("num_leaves_to_search", num_leaves_to_search, 1)
+        at_least("num_reordering_candidates", num_reordering_candidates, max_k)
+        at_least("dimensions_per_block", dimensions_per_block, 1)
+        at_least("training_iterations", training_iterations, 1)
         self.num_leaves = num_leaves
         self.num_leaves_to_search = num_leaves_to_search
         self.num_reordering_candidates = num_reordering_candidates
         self.dimensions_per_block = dimensions_per_block
+        self.anisotropic_threshold = anisotropic_threshold
         self.training_iterations = training_iterations
-        self.layer: factorized_top_k.ScaNN | None = None
-        self._layer_parameters: dict[str, int] = {}
+        self.layer: ScannLayer | None = None
 
     @classmethod
     def unsuited(cls, candidates: int) -> str | None:
@@ -95,44 +94,65 @@ class ScaNN(TopK):
                 f"num_leaves must be at most the number of candidates, {len(candidates)}, "
                 f"got {self.num_leaves}"
             )
-        self._layer_parameters = self._resolve(len(candidates))
-        self.layer = self._new_layer()
+        self.layer = self._new_layer(len(candidates))
         self.layer.index(tf.convert_to_tensor(candidates))
 
-    def _resolve(self, candidates: int) -> dict[str, int]:
-        leaves = self.num_leaves or max(2, math.isqrt(candidates))
-        return {
-            "num_leaves": leaves,
-            "num_leaves_to_search": min(leaves, self.num_leaves_to_search or math.ceil(leaves / 5)),
-            "num_reordering_candidates": (
-                self.num_reordering_candidates or max(self.max_k, 10 * self.k)
-            ),
-        }
-
-    def _new_layer(self) -> factorized_top_k.ScaNN:
-        return factorized_top_k.ScaNN(
-            k=self.k,
-            distance_measure="dot_product",
-            training_iterations=self.training_iterations,
-            dimensions_per_block=self.dimensions_per_block,
-            **self._layer_parameters,
+    def _new_layer(self, candidates: int) -> ScannLayer:
+        self._leaves = self.num_leaves or max(2, math.isqrt(candidates))
+        return ScannLayer(
+            self.k,
+            self._leaves,
+            self.dimensions_per_block,
+            self.anisotropic_threshold,
+            self.training_iterations,
+            self._reordered,
         )
 
-    def _search(self, queries: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-        if k > min(self.max_k, self.size):
-            raise ValueError(
-                f"this index was built for searches of at most {self.max_k} candidates, got k={k}; "
-                "build it with a larger `max_k`"
-            )
+    @property
+    def _leaves_read(self) -> int:
+        return min(self._leaves, self.num_leaves_to_search or math.ceil(self._leaves / 5))
+
+    @property
+    def _reordered(self) -> int:
+        return self.num_reordering_candidates or max(self.max_k, 10 * self.k)
+
+    def retuned(self, num_leaves_to_search: int, num_reordering_candidates: int) -> "ScaNN":
+        """Returns this very tree, searched with another effort; the two share their tensors.
+
+        Args:
+            num_leaves_to_search: As for the constructor.
+            num_reordering_candidates: As for the constructor, at least `max_k`.
+        """
+        at_least("num_leaves_to_search", num_leaves_to_search, 1)
+        at_least("num_reordering_candidates", num_reordering_candidates, self.max_k)
+        other = copy.copy(self)
+        other.num_leaves_to_search = num_leaves_to_search
+        other.num_reordering_candidates = num_reordering_candidates
+        return other
+
+    def _search(
+        self, queries: tf.Tensor, k: int, live: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         assert self.layer is not None
-        scores, rows = self.layer.call(queries, k=k)
+        layer, reordered = self.layer, min(self._reordered, self.size)
+        # ScaNN knows nothing of switched-off rows: all that it scored exactly are looked through.
+        width = k if live is None else reordered
+        scores, rows = layer.search(queries, width, self._leaves_read, reordered)
         # Where the partitions that were read hold too few candidates, ScaNN says (NaN, row 0).
-        return scores, tf.where(tf.math.is_nan(scores), -1, rows)
+        rows = tf.where(tf.math.is_nan(scores), -1, rows)
+        if live is None:
+            return scores, rows
+        return completed(
+            best_rows(scores, rows, k, live),
+            k,
+            live,
+            lambda: exact_search(layer.dataset, queries, k, live),
+        )
 
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns the indexed vectors, [..., D], of int32 rows [...]."""
         assert self.layer is not None
-        return tf.gather(self.layer._serialized_searcher.dataset, rows)
+        return tf.gather(self.layer.dataset, rows)
 
     def is_exact(self) -> bool:
         """Returns False."""
@@ -140,40 +160,25 @@ class ScaNN(TopK):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, with the defaults that `index` worked out."""
+        built = self.layer is not None
         return {
-            "k": self.k,
-            "similarity": self.similarity,
-            "max_k": self.max_k,
-            "num_leaves": self.num_leaves,
-            "num_leaves_to_search": self.num_leaves_to_search,
-            "num_reordering_candidates": self.num_reordering_candidates,
+            **super().get_config(),
+            "num_leaves": self._leaves if built else self.num_leaves,
+            "num_leaves_to_search": self._leaves_read if built else self.num_leaves_to_search,
+            "num_reordering_candidates": (
+                self._reordered if built else self.num_reordering_candidates
+            ),
             "dimensions_per_block": self.dimensions_per_block,
+            "anisotropic_threshold": self.anisotropic_threshold,
             "training_iterations": self.training_iterations,
-            **self._layer_parameters,
         }
 
     def state(self) -> dict[str, tf.Tensor]:
         """Returns the trained partitions, hash codes and vectors."""
         assert self.layer is not None
-        searcher = self.layer._serialized_searcher
-        return {name: tf.convert_to_tensor(getattr(searcher, name)) for name in _STATE}
+        return self.layer.get_state()
 
     def restore(self, state: dict[str, tf.Tensor]) -> None:
         """Takes over what `state` returned: the same index, not a new training of it."""
-        self._layer_parameters = self._resolve(int(state["datapoint_to_token"].shape[0]))
-        self.layer = self._new_layer()
-        # TFRS only ever trains an index. The one that was measured must be the one that serves.
-        self.layer._serialized_searcher = ScannState([state[name] for name in _STATE])
-
-
-_STATE = (
-    "scann_config",
-    "serialized_partitioner",
-    "datapoint_to_token",
-    "ah_codebook",
-    "hashed_dataset",
-    "int8_dataset",
-    "int8_multipliers",
-    "dp_norms",
-    "dataset",
-)
+        self.layer = self._new_layer(int(state["datapoint_to_token"].shape[0]))
+        self.layer.set_state(state)

@@ -1,117 +1,64 @@
-"""Measures an index against brute force and chooses the one to serve."""
+"""Builds the indices over a catalogue, measures them and chooses the ones to serve."""
+
+from __future__ import annotations
 
 import dataclasses
-import math
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from sid_tfx.retrieval.brute_force import BruteForce
+from sid_tfx.retrieval.measurement import Queries, Recall, milliseconds, recall
+from sid_tfx.retrieval.partitioned import Partitioned
 from sid_tfx.retrieval.scann import ScaNN
 from sid_tfx.retrieval.topk import TopK
+from sid_tfx.retrieval.tuning import Trial, Tuned, tune_partitioned, tune_scann
 
-_KINDS = ("auto", "scann", "brute_force")
-_LEAF_SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
+PORTABLE, SCANN = FLAVOURS = ("portable", "scann")
+"""`portable` has core TensorFlow ops only; `scann` may hold ScaNN's as well."""
+
+KINDS = ("auto", "scann", "partitioned", "brute_force")
+_APPROXIMATE: dict[str, tuple[type[ScaNN] | type[Partitioned], Any]] = {
+    "partitioned": (Partitioned, tune_partitioned),
+    "scann": (ScaNN, tune_scann),
+}
+_FLAVOUR_KINDS = {PORTABLE: ("partitioned",), SCANN: ("scann", "partitioned")}
+_NAMES = {"scann": "ScaNN", "partitioned": "the partitioned index", "brute_force": "brute force"}
+# Near a tie, the exact index is the better one, and the choice should not turn with the timing.
+_WORTH = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
-class Measurement:
-    """What one index does on a set of queries.
+class Choice:
+    """The index to serve in one flavour.
 
     Attributes:
-        recall: Share of the true k nearest neighbours that the index returns; a candidate that
-            scores as high as the k-th true neighbour counts, so ties do not depend on ids.
-        median_ms: Median milliseconds of a search with one query.
+        index: The index.
+        reason: One sentence with the numbers behind the choice.
+        recall: Its recall on queries that the tuning never saw: what a gate should judge.
+        milliseconds: Time of a single query.
     """
 
-    recall: float
-    median_ms: float
+    index: TopK
+    reason: str
+    recall: Recall
+    milliseconds: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The index to serve, and why.
+    """What was measured, and the index of each flavour.
 
     Attributes:
-        kind: `"scann"` or `"brute_force"`: the index chosen.
-        reason: One sentence with the numbers behind the choice.
-        brute_force: The exact index.
-        exact: Its measurement.
-        scann: The ScaNN index, chosen or not; None where the catalogue does not permit one.
-        approximate: Its measurement.
+        choices: Flavour -> the index to serve.
+        trials: Every setting that was measured, brute force first.
+        k: Neighbours that recall counts.
     """
 
-    kind: str
-    reason: str
-    brute_force: BruteForce
-    exact: Measurement
-    scann: ScaNN | None
-    approximate: Measurement | None
-
-    @property
-    def index(self) -> TopK:
-        """The chosen index."""
-        if self.kind == "scann" and self.scann is not None:
-            return self.scann
-        return self.brute_force
-
-
-def measure(
-    index: TopK,
-    exact: BruteForce,
-    queries: Any,
-    k: int = 10,
-    exclusions: Any = None,
-    repeats: int = 100,
-) -> Measurement:
-    """Measures recall against brute force, and latency.
-
-    Args:
-        index: The index to measure.
-        exact: Brute force over the same candidates.
-        queries: Floats [B, D].
-        k: Neighbours that count.
-        exclusions: Identifiers [B, E] that count for neither index: a query that is itself a
-            candidate finds itself, which says nothing.
-        repeats: Timed searches with one query each.
-
-    Returns:
-        The measurement.
-    """
-    queries = tf.cast(queries, tf.float32)
-    if exclusions is None:
-        exclusions = tf.zeros([len(queries), 0], index.identifiers.dtype)
-    exclusions = tf.convert_to_tensor(exclusions)
-    k = min(k, max(1, exact.size - int(exclusions.shape[1])))
-    found, _ = index.query_with_exclusions(queries, exclusions, k)
-    true, _ = exact.query_with_exclusions(queries, exclusions, k)
-    last = true[:, -1:]
-    hits = found >= last - 1e-5 * tf.maximum(1.0, tf.abs(last))
-    recall = float(tf.reduce_mean(tf.cast(hits, tf.float32)))
-    return Measurement(recall, _median_ms(index, queries, k, repeats))
-
-
-def _median_ms(index: TopK, queries: tf.Tensor, k: int, repeats: int) -> float:
-    @tf.function(autograph=False)
-    def search(query: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return index(query, k)
-
-    singles = [queries[row : row + 1] for row in range(min(len(queries), repeats))]
-    for query in singles[:5]:
-        search(query)
-    return statistics.median(
-        _milliseconds(search, singles[turn % len(singles)]) for turn in range(repeats)
-    )
-
-
-def _milliseconds(search: Callable[[tf.Tensor], Any], query: tf.Tensor) -> float:
-    start = time.perf_counter()
-    search(query)[0].numpy()
-    return (time.perf_counter() - start) * 1e3
+    choices: dict[str, Choice]
+    trials: tuple[Trial, ...]
+    k: int
 
 
 def build_index(
@@ -126,92 +73,111 @@ def build_index(
     queries: int = 512,
     seed: int = 0,
 ) -> Selection:
-    """Builds brute force and, where the catalogue permits, ScaNN, measures both and chooses.
+    """Tunes ScaNN and the portable partitioned index by measurement and chooses per flavour.
 
-    ScaNN reads more and more of its partitions until it meets the recall target. `"auto"` takes it
-    where it meets the target and is faster than brute force.
+    Each takes the fastest of its settings that surely reaches the recall target on some of the
+    candidates as queries. `"auto"` then takes the faster of these and brute force; near a tie,
+    brute force. The recall of what was chosen is measured on other queries.
 
     Args:
         candidates: Finite floats [N, D].
         identifiers: Integers or strings [N]; by default the row.
-        kind: `"auto"`, or the index to choose: `"scann"`, `"brute_force"`.
+        kind: `"auto"`, or the index to choose: `"scann"` (for the flavour that may hold it),
+            `"partitioned"`, `"brute_force"`.
         k: Neighbours that recall counts.
         max_k: Most candidates that any search will ask for, exclusions included.
-        recall_target: Recall@k against brute force that ScaNN must reach, (0, 1].
+        recall_target: Recall@k against brute force to reach, (0, 1].
         similarity: `"cosine"` or `"dot_product"`.
-        queries: Candidates drawn as queries; each is excluded from its own result.
+        queries: Candidates drawn as queries for the tuning, and as many others for the choice's
+            recall; half of the candidates each where there are fewer.
         seed: Draws the queries.
 
     Returns:
-        Both indices, their measurements and the choice.
+        The choices and everything that was measured.
 
     Raises:
-        ValueError: if an argument is out of range, or ScaNN is asked of too small a catalogue.
+        ValueError: if an argument is out of range, or the index asked for cannot be built over so
+            few candidates.
 
     Example:
 
     ```python
-    chosen = build_index(np.random.normal(size=(12000, 64)))
+    chosen = build_index(np.random.normal(size=(12000, 64))).choices["portable"]
     print(chosen.reason)
     scores, rows = chosen.index(embeddings)
     ```
     """
-    if kind not in _KINDS:
-        raise ValueError(f"kind must be one of {_KINDS}, got '{kind}'")
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {KINDS}, got '{kind}'")
     if not 0 < recall_target <= 1:
         raise ValueError(f"recall_target must be in (0, 1], got {recall_target}")
+    if kind in _APPROXIMATE and (reason := _APPROXIMATE[kind][0].unsuited(len(candidates))):
+        raise ValueError(reason)
     matrix = np.asarray(candidates, dtype=np.float32)
-    brute_force = BruteForce(k, similarity)
-    brute_force.index(matrix, identifiers)
-    rows = np.random.default_rng(seed).permutation(len(matrix))[:queries]
-    own = tf.gather(brute_force.identifiers, rows)[:, None]
-    exact = measure(brute_force, brute_force, matrix[rows], k, own)
-    unsuited = ScaNN.unsuited(len(matrix))
-    if unsuited:
-        if kind == "scann":
-            raise ValueError(unsuited)
-        return Selection("brute_force", unsuited, brute_force, exact, None, None)
-    scann, approximate = _tune(matrix, identifiers, brute_force, rows, own, max_k, recall_target)
-    chosen, reason = _choose(kind, k, recall_target, exact, approximate)
-    return Selection(chosen, reason, brute_force, exact, scann, approximate)
-
-
-def _tune(
-    matrix: np.ndarray,
-    identifiers: Any,
-    exact: BruteForce,
-    rows: np.ndarray,
-    own: tf.Tensor,
-    max_k: int,
-    recall_target: float,
-) -> tuple[ScaNN, Measurement]:
-    leaves = max(2, math.isqrt(len(matrix)))
-    for share in _LEAF_SHARES:
-        index = ScaNN(
-            exact.k,
-            exact.similarity,
-            max_k=max(max_k, exact.k + 1),
-            num_leaves=leaves,
-            num_leaves_to_search=max(1, math.ceil(share * leaves)),
-        )
-        index.index(matrix, identifiers)
-        measured = measure(index, exact, matrix[rows], exact.k, own)
-        if measured.recall >= recall_target:
-            break
-    return index, measured
+    exact = BruteForce(k, similarity, max(max_k, k + 1))
+    exact.index(matrix)
+    order = np.random.default_rng(seed).permutation(len(matrix))
+    half = min(queries, (len(matrix) + 1) // 2)
+    tuning = Queries.make(exact, order[:half], k)
+    # A catalogue of one ad has no other queries.
+    judging = Queries.make(exact, order[half : 2 * half] if len(matrix) > 1 else order, k)
+    tuned: dict[str, Tuned] = {}
+    for name, (index_class, tune) in _APPROXIMATE.items():
+        wanted = kind in ("auto", name) or (kind == "scann" and name == "partitioned")
+        if wanted and not index_class.unsuited(len(matrix)):
+            tuned[name] = tune(matrix, tuning, max(max_k, k + 1), recall_target, similarity)
+    # Once more, in turns with each other: the best of several trials had luck.
+    finalists = {"brute_force": exact, **{name: t.best.index for name, t in tuned.items()}}
+    times = dict(
+        zip(finalists, milliseconds(list(finalists.values()), tuning, tuning.k), strict=True)
+    )
+    kinds = {
+        flavour: _choose(flavour, kind, k, recall_target, tuned, times) for flavour in FLAVOURS
+    }
+    judged = {name: recall(finalists[name], judging) for name, _ in set(kinds.values())}
+    if identifiers is not None:
+        for index in finalists.values():
+            index.set_identifiers(tf.convert_to_tensor(identifiers))
+    return Selection(
+        choices={
+            flavour: Choice(finalists[name], reason, judged[name], times[name])
+            for flavour, (name, reason) in kinds.items()
+        },
+        trials=(
+            Trial(exact, Recall(1.0, 0.0), times["brute_force"]),
+            *(trial for found in tuned.values() for trial in found.trials),
+        ),
+        k=k,
+    )
 
 
 def _choose(
-    kind: str, k: int, target: float, exact: Measurement, approximate: Measurement
+    flavour: str,
+    kind: str,
+    k: int,
+    target: float,
+    tuned: dict[str, Tuned],
+    times: dict[str, float],
 ) -> tuple[str, str]:
-    numbers = (
-        f"ScaNN reaches recall@{k} {approximate.recall:.3f} (target {target:g}) in "
-        f"{approximate.median_ms:.2f} ms a query, brute force takes {exact.median_ms:.2f} ms"
+    """The kind to serve in a flavour, and why."""
+    possible = [name for name in _FLAVOUR_KINDS[flavour] if name in tuned]
+    exact = f"brute force takes {times['brute_force']:.3f} ms"
+    numbers = "; ".join(
+        f"{_NAMES[name]} reaches recall@{k} {tuned[name].best.recall.mean:.3f} "
+        f"(target {target:g}) in {times[name]:.3f} ms a query"
+        for name in possible
     )
-    if kind != "auto":
-        return kind, f"{numbers}; '{kind}' was asked for."
-    if approximate.recall < target:
-        return "brute_force", f"{numbers}: brute force, because ScaNN misses the target."
-    if approximate.median_ms >= exact.median_ms:
-        return "brute_force", f"{numbers}: brute force, because it is faster on this catalogue."
-    return "scann", f"{numbers}: ScaNN, because it is faster at that recall."
+    numbers = f"{numbers}; {exact}" if possible else exact
+    if kind in possible or kind == "brute_force":
+        return kind, f"{numbers}: '{kind}' was asked for."
+    if not possible:
+        return "brute_force", f"{numbers}, and the catalogue is too small for any other index."
+    met = [name for name in possible if tuned[name].met]
+    if not met:
+        return "brute_force", f"{numbers}: brute force, because nothing else meets the target."
+    fastest = min(met, key=times.__getitem__)
+    if times[fastest] > _WORTH * times["brute_force"]:
+        return "brute_force", (
+            f"{numbers}: brute force, because it is exact and as fast on this catalogue."
+        )
+    return fastest, f"{numbers}: {_NAMES[fastest]}, because it is the fastest at that recall."

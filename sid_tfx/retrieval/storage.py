@@ -8,11 +8,12 @@ import tensorflow as tf
 from tensorflow.io import gfile
 
 from sid_tfx.retrieval.brute_force import BruteForce
+from sid_tfx.retrieval.partitioned import Partitioned
 from sid_tfx.retrieval.scann import ScaNN
 from sid_tfx.retrieval.topk import TopK
 
 _CONFIG_FILE = "index.json"
-_KINDS: dict[str, type[TopK]] = {kind.kind: kind for kind in (BruteForce, ScaNN)}
+_KINDS: dict[str, type[TopK]] = {kind.kind: kind for kind in (BruteForce, Partitioned, ScaNN)}
 
 
 def save_index(index: TopK, path: str) -> None:

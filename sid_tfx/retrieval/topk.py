@@ -1,6 +1,7 @@
 """The interface that every index implements."""
 
 import abc
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,8 @@ class TopK(tf.Module, abc.ABC):
     Args:
         k: Default number of candidates to retrieve.
         similarity: `"dot_product"`, or `"cosine"` to normalize candidates and queries first.
+        max_k: Most candidates that any search asks for, exclusions included: what the index is
+            sized for when it is exported. None for no bound, where the kind needs none.
 
     Example:
 
@@ -37,14 +40,17 @@ class TopK(tf.Module, abc.ABC):
 
     kind: ClassVar[str]
 
-    def __init__(self, k: int = 10, similarity: str = "dot_product") -> None:
+    def __init__(
+        self, k: int = 10, similarity: str = "dot_product", max_k: int | None = None
+    ) -> None:
         super().__init__()
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        at_least("k", k, 1)
+        at_least("max_k", max_k, k)
         if similarity not in _SIMILARITIES:
             raise ValueError(f"similarity must be one of {_SIMILARITIES}, got '{similarity}'")
         self.k = k
         self.similarity = similarity
+        self.max_k = max_k
         self._identifiers: tf.Variable | None = None
 
     @abc.abstractmethod
@@ -52,8 +58,14 @@ class TopK(tf.Module, abc.ABC):
         """Builds the search structure over validated float32 candidates [N, D]."""
 
     @abc.abstractmethod
-    def _search(self, queries: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns scores and rows, [B, <= k] each, best first; row -1 where nothing was found."""
+    def _search(
+        self, queries: tf.Tensor, k: int, live: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns scores and rows, [B, <= k] each, best first; row -1 where nothing was found.
+
+        Rows that are not `live` (bool [N]) are not returned, and k live ones are wherever there
+        are as many.
+        """
 
     @abc.abstractmethod
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
@@ -63,9 +75,9 @@ class TopK(tf.Module, abc.ABC):
     def is_exact(self) -> bool:
         """Whether the results are the true nearest neighbours."""
 
-    @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
+        return {"k": self.k, "similarity": self.similarity, "max_k": self.max_k}
 
     @abc.abstractmethod
     def state(self) -> dict[str, tf.Tensor]:
@@ -128,27 +140,32 @@ class TopK(tf.Module, abc.ABC):
         """Sets what a search returns for each row: integers or strings [N]."""
         self._identifiers = tf.Variable(identifiers, trainable=False, name="identifiers")
 
-    def call(self, queries: Any, k: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(
+        self, queries: Any, k: int | None = None, live: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the best candidates of each query.
 
         Args:
             queries: Floats of any width [B, D].
             k: Columns to return; by default the constructor's.
+            live: bool [N] by row: whether a candidate may be returned at all; None for all of
+                them. With it, k candidates come back wherever k live ones exist.
 
         Returns:
             Scores, float32 [B, k], and identifiers [B, k].
 
         Raises:
-            ValueError: if nothing was indexed, or k is below 1.
+            ValueError: if nothing was indexed, or k is below 1 or above `max_k`.
         """
         k = self.k if k is None else k
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        at_least("k", k, 1)
         size = self.size
-        queries = tf.cast(queries, tf.float32)
-        if self.similarity == "cosine":
-            queries = tf.math.l2_normalize(queries, axis=-1, epsilon=1e-24)
-        scores, rows = self._search(queries, min(k, size))
+        if self.max_k is not None and k > self.max_k:
+            raise ValueError(
+                f"this index was built for searches of at most {self.max_k} candidates, got k={k}; "
+                "build it with a larger `max_k`"
+            )
+        scores, rows = self._search(self._prepared(queries), min(k, size), live)
         missing = k - tf.shape(scores)[1]
         scores = tf.pad(scores, [[0, 0], [0, missing]], constant_values=PADDING_SCORE)
         rows = tf.pad(rows, [[0, 0], [0, missing]], constant_values=-1)
@@ -158,12 +175,24 @@ class TopK(tf.Module, abc.ABC):
         padding = tf.constant("" if ids.dtype == tf.string else -1, ids.dtype)
         return tf.where(found, scores, PADDING_SCORE), tf.where(found, ids, padding)
 
-    def __call__(self, queries: Any, k: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    def _prepared(self, queries: Any) -> tf.Tensor:
+        queries = tf.cast(queries, tf.float32)
+        if self.similarity == "cosine":
+            queries = tf.math.l2_normalize(queries, axis=-1, epsilon=1e-24)
+        return queries
+
+    def __call__(
+        self, queries: Any, k: int | None = None, live: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Same as `call`."""
-        return self.call(queries, k)
+        return self.call(queries, k, live)
 
     def query_with_exclusions(
-        self, queries: Any, exclusions: tf.Tensor, k: int | None = None
+        self,
+        queries: Any,
+        exclusions: tf.Tensor,
+        k: int | None = None,
+        live: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the best candidates of each query that it does not exclude.
 
@@ -171,6 +200,7 @@ class TopK(tf.Module, abc.ABC):
             queries: Floats [B, D].
             exclusions: Identifiers [B, E] never to return; -1 or `""` where there is none.
             k: Columns to return; by default the constructor's. The search fetches k + E.
+            live: bool [N] by row: whether a candidate may be returned at all; None for all.
 
         Returns:
             Scores, float32 [B, k], and identifiers [B, k].
@@ -182,8 +212,67 @@ class TopK(tf.Module, abc.ABC):
         width = exclusions.shape[1]
         if width is None:
             raise ValueError("exclusions must have a static second dimension, got [B, None]")
-        scores, ids = self.call(queries, k + width)
+        scores, ids = self.call(queries, k + width, live)
         return exclude(scores, ids, exclusions, k)
+
+
+def at_least(name: str, value: int | None, least: int) -> None:
+    """Raises a ValueError where a given argument is below its least value."""
+    if value is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def best_rows(
+    scores: tf.Tensor, rows: tf.Tensor, k: int, live: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Keeps the best rows that there are and that are live.
+
+    Args:
+        scores: Floats [B, M].
+        rows: int32 [B, M], what the scores belong to; -1 where there is none.
+        k: Columns to return, at most.
+        live: bool [N] by row; None for all.
+
+    Returns:
+        Scores and rows, [B, min(k, M)] each, best first; -1 past the last.
+    """
+    usable = rows >= 0
+    if live is not None:
+        usable &= tf.gather(live, tf.maximum(rows, 0))
+    scores = tf.where(usable, scores, PADDING_SCORE)
+    scores, columns = tf.math.top_k(scores, k=tf.minimum(k, tf.shape(scores)[1]))
+    rows = tf.gather(tf.where(usable, rows, -1), columns, batch_dims=1)
+    return scores, rows
+
+
+def completed(
+    found: tuple[tf.Tensor, tf.Tensor],
+    k: int,
+    live: tf.Tensor | None,
+    exact: Callable[[], tuple[tf.Tensor, tf.Tensor]],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns what an approximate search found, or the exact result where it found too little.
+
+    With most candidates switched off, those that an approximate search reads may hold fewer than k
+    live ones.
+
+    Args:
+        found: Scores and rows, [B, <= k] each.
+        k: Rows wanted.
+        live: bool [N] by row; None where all are, and then `found` stands.
+        exact: Makes scores and rows, [B, k] each, of an exact search of the live rows.
+    """
+    if live is None:
+        return found
+    wanted = tf.minimum(k, tf.reduce_sum(tf.cast(live, tf.int32)))
+    counts = tf.reduce_sum(tf.cast(found[1] >= 0, tf.int32), axis=1)
+    missing = k - tf.shape(found[0])[1]
+
+    def padded() -> tuple[tf.Tensor, tf.Tensor]:
+        scores = tf.pad(found[0], [[0, 0], [0, missing]], constant_values=PADDING_SCORE)
+        return scores, tf.pad(found[1], [[0, 0], [0, missing]], constant_values=-1)
+
+    return tf.cond(tf.reduce_any(counts < wanted), exact, padded)
 
 
 def exclude(

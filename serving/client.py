@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
-import grpc
 import numpy as np
 
 from serving import wire
 from serving.client_errors import InvalidRequestError
 from serving.examples import ad_example
 from serving.model_client import ModelClient
-from serving.results import AdList, EncodedAd, PortSpec
+from serving.results import AdList, EncodedAd
+from serving.wire_inputs import (
+    Blocks,
+    WireInputs,
+    check_filter,
+    check_ids,
+    check_k,
+    embedding_matrix,
+)
 
 History = Sequence[str]
-MODES = ("generative", "hybrid")
 
 
 class RecommenderClient(ModelClient):
     """Asks a model server for recommendations, semantic IDs and similar ads.
 
     The servable's shapes are fixed at export. The client reads them from the server's metadata,
-    pads shorter histories and keeps the newest ads of longer ones. Thread-safe; one client holds
-    one HTTP/2 connection, which carries any number of calls at once.
+    pads shorter histories and keeps the newest ads of longer ones. Thread-safe: make one and share
+    it. `serving.async_client.AsyncRecommenderClient` is the same for asyncio.
 
     Args:
         target: `host:port` of the server's gRPC port.
@@ -31,6 +37,10 @@ class RecommenderClient(ModelClient):
         timeout: seconds for a call. While the server cannot be reached (a restart) a call is
             retried until then.
         max_message_bytes: bound on a request's and an answer's size.
+        version_label: asks the version of this label, such as `canary`; the newest when None.
+        credentials: of a server with TLS, `grpc.ssl_channel_credentials(...)`.
+        connections: HTTP/2 connections that calls take turns on. One carries any number of calls
+            at once, but is one CPU core's work at either end.
 
     Example:
 
@@ -66,7 +76,7 @@ class RecommenderClient(ModelClient):
         histories, single = wire.as_batch(history)
         answer = self._ads(
             "recommend",
-            lambda: {"history": self._padded("recommend", "history", histories, newest=True)},
+            lambda inputs: inputs.recommend(histories),
             len(histories),
             k,
         )
@@ -114,30 +124,14 @@ class RecommenderClient(ModelClient):
             ValueError: more exclusions than the servable takes, an unknown mode, `k` too large.
             RecommenderError: the call failed, see `client_errors`.
         """
-        if mode not in MODES:
-            raise ValueError(f"mode is {mode!r}: choose one of {MODES}")
-        if isinstance(exclude, str | bytes):
-            raise TypeError(f"exclude is {exclude!r}: give a list of ad ids")
+        check_filter(exclude, mode)
         histories, single = wire.as_batch(history)
-        rows = len(histories)
-
-        def inputs() -> dict[str, np.ndarray]:
-            signature = "recommend_filtered"
-            limit = self._input(signature, "exclude_ad_ids").shape[1]
-            if len(exclude) > limit:
-                # Cutting the list would show an excluded ad.
-                raise ValueError(
-                    f"{len(exclude)} ads to exclude, the servable takes {limit}: "
-                    "export it with a larger bound"
-                )
-            return {
-                "history": self._padded(signature, "history", histories, newest=True),
-                "exclude_ad_ids": self._padded(signature, "exclude_ad_ids", [exclude] * rows),
-                "filter_seen": np.full(rows, filter_seen, np.bool_),
-                "mode": wire.strings([mode] * rows),
-            }
-
-        answer = self._ads("recommend_filtered", inputs, rows, k)
+        answer = self._ads(
+            "recommend_filtered",
+            lambda inputs: inputs.recommend_filtered(histories, exclude, filter_seen, mode),
+            len(histories),
+            k,
+        )
         return answer[0] if single else answer
 
     def encode_ads(self, ads: Sequence[Mapping[str, Any]]) -> list[EncodedAd]:
@@ -156,10 +150,7 @@ class RecommenderClient(ModelClient):
         outputs, version = self._connection.predict(
             "encode_ads", {"examples": examples}, ["sids", "embedding"]
         )
-        return [
-            EncodedAd(tuple(sid), embedding, version)
-            for sid, embedding in zip(outputs["sids"].tolist(), outputs["embedding"], strict=True)
-        ]
+        return wire.encoded_ads(outputs, version)
 
     def similar_ads(self, ad_ids: Sequence[str], k: int | None = None) -> list[AdList]:
         """The nearest ads of each of these ads.
@@ -172,9 +163,8 @@ class RecommenderClient(ModelClient):
             ValueError: `k` is larger than the servable returns.
             RecommenderError: the call failed, see `client_errors`.
         """
-        if isinstance(ad_ids, str | bytes):
-            raise TypeError(f"ad_ids is {ad_ids!r}: give a list of ad ids")
-        return self._ads("similar_ads", lambda: {"ad_ids": wire.strings(ad_ids)}, len(ad_ids), k)
+        ids = check_ids(ad_ids)
+        return self._ads("similar_ads", lambda inputs: {"ad_ids": ids}, len(ids), k)
 
     def similar_to_embedding(
         self,
@@ -194,67 +184,35 @@ class RecommenderClient(ModelClient):
             ValueError: the size is not the servable's, a value is not finite, `k` is too large.
             RecommenderError: the call failed, see `client_errors`.
         """
-        matrix = np.atleast_2d(np.asarray(embedding, np.float32))
-        if not np.isfinite(matrix).all():
-            raise ValueError("embedding holds NaN or infinity")
-
-        def inputs() -> dict[str, np.ndarray]:
-            size = self._input("similar_to_embedding", "embedding").shape[1]
-            if matrix.ndim != 2 or matrix.shape[1] != size:
-                raise ValueError(f"embedding has shape {matrix.shape}, the servable's have {size}")
-            return {"embedding": matrix}
-
-        return self._ads("similar_to_embedding", inputs, len(matrix), k)
-
-    def _input(self, signature: str, alias: str) -> PortSpec:
-        known = self._known or self.metadata()
-        spec = known.signatures.get(signature)
-        if spec is None or alias not in spec.inputs:
-            raise InvalidRequestError(
-                f"version {known.version} of {self._connection.model_name} has no signature "
-                f"{signature!r} with an input {alias!r}; it has {sorted(known.signatures)}",
-                grpc.StatusCode.FAILED_PRECONDITION,
-            )
-        return spec.inputs[alias]
-
-    def _padded(
-        self, signature: str, alias: str, rows: Sequence[Sequence[str]], newest: bool = False
-    ) -> np.ndarray:
-        width = self._input(signature, alias).shape[1]
-        block = np.full((len(rows), width), b"", dtype=object)
-        for index, row in enumerate(rows):
-            kept = row[-width:] if newest else row
-            block[index, : len(kept)] = wire.strings(kept)
-        return block
+        matrix = embedding_matrix(embedding)
+        return self._ads(
+            "similar_to_embedding",
+            lambda inputs: inputs.similar_to_embedding(matrix),
+            len(matrix),
+            k,
+        )
 
     def _ads(
-        self, signature: str, inputs: Callable[[], dict[str, np.ndarray]], rows: int, k: int | None
+        self, signature: str, blocks: Callable[[WireInputs], Blocks], rows: int, k: int | None
     ) -> list[AdList]:
-        if k is not None and k < 1:
-            raise ValueError(f"k is {k}: ask for at least 1 ad")
+        check_k(k)
         if rows == 0:
             return []
         used = self._known
         try:
-            outputs, version = self._predict_ads(signature, inputs(), k)
+            outputs, version = self._predict(signature, blocks, k)
         except InvalidRequestError:
             # A new version may have other shapes than the ones this client learnt.
             if used is None or self.metadata() == used:
                 raise
-            outputs, version = self._predict_ads(signature, inputs(), k)
+            outputs, version = self._predict(signature, blocks, k)
         if self._known is not None and self._known.version != version:
             self._known = None
         return wire.ad_lists(outputs, version, k)
 
-    def _predict_ads(
-        self, signature: str, inputs: Mapping[str, np.ndarray], k: int | None
-    ) -> tuple[dict[str, np.ndarray], int]:
-        known = self._known or self.metadata()
-        spec = known.signatures.get(signature)
-        if spec is not None:
-            limit = spec.outputs["ad_ids"].shape[1]
-            if k is not None and 0 <= limit < k:
-                raise ValueError(
-                    f"k is {k}, the servable returns {limit}: export it with a larger k"
-                )
-        return self._connection.predict(signature, inputs, ())
+    def _predict(
+        self, signature: str, blocks: Callable[[WireInputs], Blocks], k: int | None
+    ) -> tuple[Blocks, int]:
+        inputs = WireInputs(self._known or self.metadata(), self._connection.model_name)
+        inputs.check_k(signature, k)
+        return self._connection.predict(signature, blocks(inputs), ())

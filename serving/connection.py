@@ -1,7 +1,8 @@
-"""One gRPC connection to a model server: calls with retries inside a deadline."""
+"""The blocking connection to a model server: calls with retries inside a deadline."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,53 +10,46 @@ from typing import Any
 import grpc
 import numpy as np
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
-from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from serving.client_errors import from_rpc_error
-from serving.tensors import fill, to_array
+from serving.messages import RETRIED, Messages
+from serving.results import ModelMetadata, VersionState
 
 
 class Connection:
-    """Calls of TF Serving's API for one model, in NumPy arrays.
+    """Calls of TF Serving's API for one model, in NumPy arrays. Thread-safe.
 
     Args:
-        target: `host:port`.
-        model_name: the model's name on the server.
-        timeout: seconds for a call, retries included.
-        max_message_bytes: bound on a request's and an answer's size.
+        messages: makes the requests.
+        credentials: for TLS; None connects without.
+        connections: HTTP/2 connections that calls take turns on.
     """
 
     def __init__(
-        self, target: str, model_name: str, timeout: float, max_message_bytes: int
+        self,
+        messages: Messages,
+        credentials: grpc.ChannelCredentials | None = None,
+        connections: int = 1,
     ) -> None:
-        self.target, self.model_name, self.timeout = target, model_name, timeout
-        self._max_message_bytes = max_message_bytes
+        if connections < 1:
+            raise ValueError(f"connections is {connections}: give at least 1")
+        self.messages, self.model_name = messages, messages.model_name
         self._closed = False
-        self._channel = grpc.insecure_channel(
-            target,
-            options=[
-                ("grpc.max_send_message_length", max_message_bytes),
-                ("grpc.max_receive_message_length", max_message_bytes),
-                # gRPC backs off up to two minutes by default: longer than a server's restart.
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-            ],
-        )
-        prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._predict, self._metadata = prediction.Predict, prediction.GetModelMetadata
-        self._status = model_service_pb2_grpc.ModelServiceStub(self._channel).GetModelStatus
+        self._channels = [self._channel(credentials) for _ in range(connections)]
+        services = [
+            prediction_service_pb2_grpc.PredictionServiceStub(channel) for channel in self._channels
+        ]
+        # `next` on a cycle is one C call, and so needs no lock.
+        self._turn = itertools.cycle([service.Predict for service in services])
+        self._metadata = services[0].GetModelMetadata
+        self._status = model_service_pb2_grpc.ModelServiceStub(self._channels[0]).GetModelStatus
 
     def close(self) -> None:
-        """Closes the channel; calls in flight are cancelled."""
+        """Closes the connections; calls in flight are cancelled."""
         self._closed = True
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def predict(
         self,
@@ -72,56 +66,40 @@ class Connection:
         Raises:
             RecommenderError: see `client_errors`.
         """
-        request = predict_pb2.PredictRequest(
-            model_spec=self._spec(signature_name=signature), output_filter=outputs
-        )
-        if version is not None:
-            request.model_spec.version.value = version
-        for alias, value in inputs.items():
-            fill(request.inputs[alias], value)
-        response = self._call(self._predict, request)
-        arrays = {
-            alias: to_array(proto, self._max_message_bytes)
-            for alias, proto in response.outputs.items()
-        }
-        return arrays, response.model_spec.version.value
+        request = self.messages.predict(signature, inputs, outputs, version)
+        return self.messages.read_predict(self._call(next(self._turn), request))
 
-    def metadata(self) -> tuple[get_model_metadata_pb2.SignatureDefMap, int]:
-        """The signatures of the version that serves, and its number.
+    def metadata(self) -> ModelMetadata:
+        """The signatures of the version that serves.
 
         Raises:
             RecommenderError: see `client_errors`.
         """
-        request = get_model_metadata_pb2.GetModelMetadataRequest(
-            model_spec=self._spec(), metadata_field=["signature_def"]
-        )
-        response = self._call(self._metadata, request)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        response.metadata["signature_def"].Unpack(signatures)
-        return signatures, response.model_spec.version.value
+        return self.messages.read_metadata(self._call(self._metadata, self.messages.metadata()))
 
-    def status(self, timeout: float | None = None) -> get_model_status_pb2.GetModelStatusResponse:
+    def status(self, timeout: float | None = None) -> list[VersionState]:
         """The state of every version.
 
         Raises:
             RecommenderError: see `client_errors`.
         """
-        request = get_model_status_pb2.GetModelStatusRequest(model_spec=self._spec())
-        return self._call(self._status, request, timeout)
+        response = self._call(self._status, self.messages.status(), timeout)
+        return self.messages.read_status(response)
 
-    def _spec(self, **fields: str) -> ModelSpec:
-        return ModelSpec(name=self.model_name, **fields)
+    def _channel(self, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+        target, options = self.messages.target, self.messages.channel_options
+        if credentials is None:
+            return grpc.insecure_channel(target, options)
+        return grpc.secure_channel(target, credentials, options)
 
     def _may_retry(self, error: BaseException) -> bool:
-        if not isinstance(error, grpc.RpcError) or self._closed:
-            return False
-        # A call that reaches a server in the instant it shuts down comes back as CANCELLED. All
-        # calls of this API only read, so that asking again is safe.
-        return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        return isinstance(error, grpc.RpcError) and not self._closed and error.code() in RETRIED
 
     def _call(self, method: Callable[..., Any], request: Any, timeout: float | None = None) -> Any:
-        seconds = self.timeout if timeout is None else timeout
+        seconds = self.messages.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
+
+        unreached: grpc.RpcError | None = None
 
         def attempt() -> Any:
             return method(request, timeout=max(deadline - time.monotonic(), 0.001))
@@ -132,6 +110,7 @@ class Connection:
             except grpc.RpcError as error:
                 if not self._may_retry(error):
                     raise
+                unreached = error
             # Only the rare call pays for the machinery of retries.
             return Retrying(
                 retry=retry_if_exception(self._may_retry),
@@ -140,4 +119,7 @@ class Connection:
                 reraise=True,
             )(attempt)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self.target) from error
+            # The last attempt has no time left: what it says of the deadline is no news.
+            late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            cause = unreached if late and unreached is not None else error
+            raise from_rpc_error(cause, self.messages.target) from error

@@ -23,6 +23,8 @@ _BASE64 = "b64"
 _BYTES_SUFFIX = "_bytes"
 # An error repeats the value it is about; a whole request would not fit an HTTP header.
 _SHOWN = 200
+# NumPy's own.
+_MAX_RANK = 32
 _INTEGERS = (
     tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint16, tf.uint32, tf.uint64,
 )  # fmt: skip
@@ -56,6 +58,8 @@ def to_tensor(value: Any, dtype: tf.DType) -> np.ndarray:
         if not probe:
             break
         probe = probe[0]
+    if len(shape) > _MAX_RANK:
+        raise invalid_argument(f"Encountered lists nested deeper than {_MAX_RANK} levels")
     leaves = [value]
     for level, size in enumerate(shape):
         below: list[Any] = []

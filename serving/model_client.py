@@ -6,9 +6,11 @@ import time
 from types import TracebackType
 from typing import TypeVar
 
-from serving import wire
+import grpc
+
 from serving.client_errors import RecommenderError
 from serving.connection import Connection
+from serving.messages import Messages, available_version
 from serving.results import ModelMetadata, VersionState
 
 Client = TypeVar("Client", bound="ModelClient")
@@ -23,6 +25,9 @@ class ModelClient:
         timeout: seconds for a call. While the server cannot be reached (a restart) a call is
             retried until then.
         max_message_bytes: bound on a request's and an answer's size.
+        version_label: see `RecommenderClient`.
+        credentials: see `RecommenderClient`.
+        connections: see `RecommenderClient`.
     """
 
     def __init__(
@@ -31,10 +36,13 @@ class ModelClient:
         model_name: str = "sid_tfx",
         timeout: float = 10.0,
         max_message_bytes: int = 64 * 1024 * 1024,
+        *,
+        version_label: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        connections: int = 1,
     ) -> None:
-        if timeout <= 0:
-            raise ValueError(f"timeout is {timeout}: give the seconds a call may take")
-        self._connection = Connection(target, model_name, timeout, max_message_bytes)
+        messages = Messages(target, model_name, timeout, max_message_bytes, version_label)
+        self._connection = Connection(messages, credentials, connections)
         self._known: ModelMetadata | None = None
 
     def close(self) -> None:
@@ -58,7 +66,7 @@ class ModelClient:
         Raises:
             RecommenderError: the call failed, see `client_errors`.
         """
-        return wire.states(self._connection.status())
+        return self._connection.status()
 
     def metadata(self) -> ModelMetadata:
         """The signatures of the version that serves.
@@ -66,8 +74,7 @@ class ModelClient:
         Raises:
             RecommenderError: the call failed, see `client_errors`.
         """
-        signatures, version = self._connection.metadata()
-        self._known = wire.model_metadata(signatures, version)
+        self._known = self._connection.metadata()
         return self._known
 
     def wait_until_available(self, timeout: float = 60.0) -> int:
@@ -83,16 +90,11 @@ class ModelClient:
         last = "no answer"
         while (left := deadline - time.monotonic()) > 0:
             try:
-                states = wire.states(self._connection.status(timeout=left))
+                version, last = available_version(self._connection.status(timeout=left))
             except RecommenderError as error:
                 last = str(error)
             else:
-                for state in states:
-                    if state.state == "AVAILABLE":
-                        return state.version
-                last = ", ".join(f"{s.version} {s.state} {s.error}".strip() for s in states)
+                if version is not None:
+                    return version
             time.sleep(min(0.05, max(left, 0)))
-        raise TimeoutError(
-            f"{self._connection.model_name} at {self._connection.target} is not available after "
-            f"{timeout:g} s: {last}"
-        )
+        raise self._connection.messages.not_available(timeout, last)

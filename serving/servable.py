@@ -26,7 +26,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-from serving.errors import ServingError, deadline_exceeded
+from serving.errors import ServingError, deadline_exceeded, invalid_argument
 
 DEFAULT_SIGNATURE = "serving_default"
 _SCANN_LOCK = threading.Lock()
@@ -221,7 +221,14 @@ class Servable:
         if deadline is not None and time.monotonic() > deadline:
             raise deadline_exceeded()
         definition = self.signatures[signature]
-        values = self._callable(signature)(*[inputs[alias] for alias in definition.inputs])
+        call = self._callable(signature)
+        try:
+            values = call(*[inputs[alias] for alias in definition.inputs])
+        except UnicodeDecodeError as error:
+            # TensorFlow's message quotes the value an op refused, and its Python layer fails on
+            # one that is not text: the code is lost, but only a request brings such a value.
+            quoted = bytes(error.object).decode("utf-8", "replace")
+            raise invalid_argument(quoted) from error
         by_alias = dict(zip(definition.outputs, values, strict=True))
         return [by_alias[alias] for alias in outputs]
 

@@ -123,7 +123,7 @@ class Server:
                 raise OSError(
                     f"cannot listen on {self.settings.host}:{self._http.port}: {error}"
                 ) from error
-            log.info("listening on %s:%d for HTTP", self.settings.host, self._http.port)
+            log.info("HTTP on %s:%d", self.settings.host, self._http.port)
         for config in self._configs:
             log.info("%s is served from %s", config.name, config.base_path)
         log.info("listening on %s:%d", self.settings.host, self.port)

@@ -15,6 +15,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import (
 
 from serving.results import (
     AdList,
+    EncodedAd,
     ModelMetadata,
     PortSpec,
     ScoredAd,
@@ -67,6 +68,14 @@ def ad_lists(outputs: Mapping[str, np.ndarray], version: int, k: int | None) -> 
             )
         )
     return answer
+
+
+def encoded_ads(outputs: Mapping[str, np.ndarray], version: int) -> list[EncodedAd]:
+    """Rows of `sids` and `embedding`."""
+    return [
+        EncodedAd(tuple(sid), embedding, version)
+        for sid, embedding in zip(outputs["sids"].tolist(), outputs["embedding"], strict=True)
+    ]
 
 
 def states(response: GetModelStatusResponse) -> list[VersionState]:

@@ -11,12 +11,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
+import kubernetes.client
 import pytest
 import yaml
 from google.protobuf import text_format
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from serving.__main__ import _configs, _settings, main
+from serving.batch_parameters import BatchingParameters
 from serving.server import ModelServer
 from tests.serving.stubs import Stubs
 
@@ -24,6 +27,9 @@ pytestmark = pytest.mark.unit
 
 DEPLOY = Path(__file__).parents[2] / "serving" / "deploy"
 IMAGE = f"tensorflow/serving:{version('tensorflow-serving-api')}"
+
+
+MANIFESTS = DEPLOY / "kubernetes"
 
 
 def service() -> dict:
@@ -60,7 +66,9 @@ def test_mounts_give_the_command_what_it_names() -> None:
     assert mounts[model.base_path]["source"].endswith("/portable/sid_tfx")
     assert mounts[model.base_path]["source"].startswith("${PUSH_DIR:?")
     [config_flag] = [flag for flag in service()["command"] if "model_config_file=" in flag]
-    for target in (config_flag.split("=")[1], service()["healthcheck"]["test"][-1]):
+    files = [flag.split("=")[1] for flag in service()["command"] if "_file=" in flag]
+    assert config_flag.split("=")[1] in files
+    for target in (*files, service()["healthcheck"]["test"][-1]):
         assert (DEPLOY / mounts[target]["source"]).is_file()
         assert f" {target}" in dockerfile()
 
@@ -75,7 +83,12 @@ def test_ports_are_published() -> None:
 
 def test_copied_files_are_in_the_build_context() -> None:
     copied = re.findall(r"^COPY --chmod=\d+ (\S+) ", dockerfile(), re.MULTILINE)
-    assert sorted(copied) == ["healthcheck.sh", "models.config"]
+    assert sorted(copied) == [
+        "batching.config",
+        "healthcheck.sh",
+        "models.config",
+        "monitoring.config",
+    ]
     assert all((DEPLOY / name).is_file() for name in copied)
 
 
@@ -126,3 +139,145 @@ def test_the_health_check_is_true_only_when_a_version_is_available() -> None:
     assert not healthy(port)
     with rest_status("LOADING") as port:
         assert not healthy(port)
+
+
+def manifests() -> dict[str, dict]:
+    """The manifests that the kustomization lists, by kind."""
+    listed = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())["resources"]
+    files = {path.name for path in MANIFESTS.glob("*.yaml")} - {"kustomization.yaml"}
+    assert set(listed) == files
+    found = [yaml.safe_load((MANIFESTS / name).read_text()) for name in listed]
+    return {manifest["kind"]: manifest for manifest in found}
+
+
+def schema_errors(value: object, kind: str, where: str) -> list[str]:
+    """What of a manifest the API's own model, by Kubernetes' client, has no place for."""
+    if kind.startswith("list["):
+        if not isinstance(value, list):
+            return [f"{where} is no list"]
+        parts = [schema_errors(v, kind[5:-1], f"{where}[{i}]") for i, v in enumerate(value)]
+        return [error for part in parts for error in part]
+    if kind.startswith("dict("):
+        if not isinstance(value, dict):
+            return [f"{where} is no mapping"]
+        element = kind[5:-1].split(", ")[1]
+        parts = [schema_errors(v, element, f"{where}.{key}") for key, v in value.items()]
+        return [error for part in parts for error in part]
+    plain = {"str": str, "int": int, "bool": bool, "float": (int, float), "object": object}
+    if kind in plain:
+        wrong = not isinstance(value, plain[kind]) or (kind == "int" and isinstance(value, bool))
+        return [f"{where} is {value!r}, not {kind}"] if wrong else []
+    model = getattr(kubernetes.client, kind)
+    if not isinstance(value, dict):
+        return [f"{where} is no {kind}"]
+    fields = {json: field for field, json in model.attribute_map.items()}
+    errors = [f"{where}.{key} is no field of {kind}" for key in value.keys() - fields.keys()]
+    made = {fields[key]: part for key, part in value.items() if key in fields}
+    try:
+        # The constructors refuse a missing required field.
+        model(**made)
+    except ValueError as error:
+        errors.append(f"{where}: {error}")
+    for field, part in made.items():
+        json = model.attribute_map[field]
+        errors += schema_errors(part, model.openapi_types[field], f"{where}.{json}")
+    return errors
+
+
+KINDS = {
+    "ConfigMap": ("v1", "V1ConfigMap"),
+    "Deployment": ("apps/v1", "V1Deployment"),
+    "Service": ("v1", "V1Service"),
+    "HorizontalPodAutoscaler": ("autoscaling/v2", "V2HorizontalPodAutoscaler"),
+    "PodDisruptionBudget": ("policy/v1", "V1PodDisruptionBudget"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_manifest_fits_the_schema_of_its_api(kind: str) -> None:
+    version, model = KINDS[kind]
+    manifest = manifests()[kind]
+    assert manifest["apiVersion"] == version
+    assert schema_errors(manifest, model, kind) == []
+    assert manifest["metadata"]["name"] == "sid-tfx-serving"
+
+
+def test_the_schema_check_finds_mistakes() -> None:
+    manifest = manifests()["Deployment"]
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    container["redinessProbe"] = container.pop("readinessProbe")
+    container["ports"][0].pop("containerPort")
+    manifest["spec"]["minReadySeconds"] = "5"
+    del manifest["spec"]["selector"]
+    errors = "\n".join(schema_errors(manifest, "V1Deployment", "Deployment"))
+    for part in (
+        "containers[0].redinessProbe is no field of V1Container",
+        "`container_port`",
+        "minReadySeconds is '5', not int",
+        "`selector`",
+    ):
+        assert part in errors
+
+
+def test_the_manifests_agree_with_each_other_and_with_compose() -> None:
+    found = manifests()
+    assert found.keys() == KINDS.keys()
+    deployment = found["Deployment"]["spec"]
+    pod = deployment["template"]
+    [container] = pod["spec"]["containers"]
+    labels = pod["metadata"]["labels"]
+    assert container["image"] == IMAGE
+    assert [*container["command"], *container["args"]] == [
+        *service()["entrypoint"],
+        *service()["command"],
+    ]
+    assert labels == deployment["selector"]["matchLabels"] == found["Service"]["spec"]["selector"]
+    assert labels == found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]
+    assert found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"] == {
+        "apiVersion": found["Deployment"]["apiVersion"],
+        "kind": "Deployment",
+        "name": found["Deployment"]["metadata"]["name"],
+    }
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {port["targetPort"]: port["port"] for port in found["Service"]["spec"]["ports"]}
+    # As ConfigMap files, with the names that the arguments and the probes use.
+    data = found["ConfigMap"]["data"]
+    for name, content in data.items():
+        assert content == (DEPLOY / name).read_text()
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts["models"] == config().model_config_list.config[0].base_path
+    probes = [container[f"{kind}Probe"]["exec"]["command"][-1] for kind in ("startup", "readiness")]
+    files = [flag.split("=")[1] for flag in container["args"] if "_file=" in flag]
+    assert {*files, *probes} == {f"{mounts['config']}/{name}" for name in data}
+
+
+def test_the_embedded_server_takes_the_arguments_of_the_manifests() -> None:
+    [container] = manifests()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    arguments = [arg.replace("/etc/tensorflow_serving", str(DEPLOY)) for arg in container["args"]]
+    flags = main.make_context("serving", arguments).params
+    settings = _settings(flags)
+    assert (settings.port, settings.rest_port) == (8500, 8501)
+    assert settings.batching == BatchingParameters(32, 0, 100, 4)
+    assert settings.metrics_path == "/monitoring/prometheus/metrics"
+    [model] = _configs(flags)
+    assert (model.name, str(model.base_path)) == ("sid_tfx", "/models/sid_tfx")
+
+
+def test_the_scann_image_installs_locked_packages_and_runs_the_same_arguments() -> None:
+    text = (DEPLOY / "Dockerfile.scann").read_text().replace("\\\n", " ")
+    [installed] = re.findall(r"pip install (.*)", text)
+    names = [word for word in installed.split() if not word.startswith("--")]
+    root = DEPLOY.parents[1]
+    locked = set(
+        re.findall(r"^([\w.-]+)(?:\[.*\])?==", (root / "requirements.txt").read_text(), re.M)
+    )
+    assert set(names) - {"constraints.txt"} <= locked
+    [command] = re.findall(r"^CMD \[(.*)\]$", text, re.MULTILINE)[-1:]
+    assert re.findall(r'"([^"]+)"', command) == service()["command"]
+    for source in re.findall(r"serving/deploy/\S+\.(?:config|sh)", text):
+        assert (root / source).is_file()
+    # What the image lacks, the server must not import.
+    imported = set()
+    for path in (root / "serving").glob("*.py"):
+        imported |= set(re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
+    assert not imported & {"sid_tfx", "tfx", "apache_beam", "keras", "components", "pipeline"}

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,48 +16,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.client import RecommenderClient
 from serving.client_errors import ServerUnavailableError
+from tests.serving.processes import Process
 from tests.serving.stubs import Stubs
 
 pytestmark = pytest.mark.unit
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "serving", "--host", "127.0.0.1", "--port=0", "--poll=0.1"]
-
-
-class Process:
-    """A running `python -m serving`, its port and its log."""
-
-    def __init__(self, base_path: Path, *flags: str) -> None:
-        self.popen = subprocess.Popen(
-            [*COMMAND, "--model_base_path", str(base_path), *flags],
-            cwd=ROOT,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.log: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.popen.stderr is not None
-        self.log.extend(iter(self.popen.stderr.readline, ""))
-
-    def port(self, seconds: float = 60.0) -> int:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and self.popen.poll() is None:
-            found = re.search(r"listening on 127\.0\.0\.1:(\d+)", "".join(self.log))
-            if found:
-                return int(found[1])
-            time.sleep(0.05)
-        raise AssertionError("the server did not start:\n" + "".join(self.log))
-
-    def end(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.popen.wait()
-        self._reader.join(5)
 
 
 @pytest.fixture

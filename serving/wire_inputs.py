@@ -1,0 +1,150 @@
+"""Checked arguments of the clients as the wire's blocks, in the shapes that a servable has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import numpy as np
+
+from serving import wire
+from serving.client_errors import InvalidRequestError
+from serving.results import ModelMetadata, PortSpec
+
+MODES = ("generative", "hybrid")
+Blocks = dict[str, np.ndarray]
+
+
+class WireInputs:
+    """Pads and trims to the fixed shapes of one version.
+
+    Args:
+        metadata: the version's signatures.
+        model_name: for error messages.
+    """
+
+    def __init__(self, metadata: ModelMetadata, model_name: str) -> None:
+        self.metadata, self._model_name = metadata, model_name
+
+    def check_k(self, signature: str, k: int | None) -> None:
+        """Checks that a signature returns `k` ads.
+
+        Raises:
+            ValueError: it returns fewer.
+        """
+        spec = self.metadata.signatures.get(signature)
+        if k is None or spec is None:
+            return
+        limit = spec.outputs["ad_ids"].shape[1]
+        if 0 <= limit < k:
+            raise ValueError(f"k is {k}, the servable returns {limit}: export it with a larger k")
+
+    def recommend(self, histories: Sequence[Sequence[str]]) -> Blocks:
+        """Inputs of `recommend`; of a history that is too long the newest ads are kept."""
+        return {"history": self._padded("recommend", "history", histories, newest=True)}
+
+    def recommend_filtered(
+        self,
+        histories: Sequence[Sequence[str]],
+        exclude: Sequence[str],
+        filter_seen: bool,
+        mode: str,
+    ) -> Blocks:
+        """Inputs of `recommend_filtered`.
+
+        Raises:
+            ValueError: more exclusions than the servable takes.
+        """
+        signature, rows = "recommend_filtered", len(histories)
+        limit = self._input(signature, "exclude_ad_ids").shape[1]
+        if len(exclude) > limit:
+            # Cutting the list would show an excluded ad.
+            raise ValueError(
+                f"{len(exclude)} ads to exclude, the servable takes {limit}: "
+                "export it with a larger bound"
+            )
+        return {
+            "history": self._padded(signature, "history", histories, newest=True),
+            "exclude_ad_ids": self._padded(signature, "exclude_ad_ids", [exclude] * rows),
+            "filter_seen": np.full(rows, filter_seen, np.bool_),
+            "mode": wire.strings([mode] * rows),
+        }
+
+    def similar_to_embedding(self, matrix: np.ndarray) -> Blocks:
+        """Inputs of `similar_to_embedding`.
+
+        Raises:
+            ValueError: the size is not the servable's.
+        """
+        size = self._input("similar_to_embedding", "embedding").shape[1]
+        if matrix.ndim != 2 or matrix.shape[1] != size:
+            raise ValueError(f"embedding has shape {matrix.shape}, the servable's have {size}")
+        return {"embedding": matrix}
+
+    def _input(self, signature: str, alias: str) -> PortSpec:
+        spec = self.metadata.signatures.get(signature)
+        if spec is None or alias not in spec.inputs:
+            raise InvalidRequestError(
+                f"version {self.metadata.version} of {self._model_name} has no signature "
+                f"{signature!r} with an input {alias!r}; it has {sorted(self.metadata.signatures)}",
+                grpc.StatusCode.FAILED_PRECONDITION,
+            )
+        return spec.inputs[alias]
+
+    def _padded(
+        self, signature: str, alias: str, rows: Sequence[Sequence[str]], newest: bool = False
+    ) -> np.ndarray:
+        width = self._input(signature, alias).shape[1]
+        block = np.full((len(rows), width), b"", dtype=object)
+        for index, row in enumerate(rows):
+            kept = row[-width:] if newest else row
+            block[index, : len(kept)] = wire.strings(kept)
+        return block
+
+
+def check_k(k: int | None) -> None:
+    """Checks that at least one ad is asked for.
+
+    Raises:
+        ValueError: fewer are.
+    """
+    if k is not None and k < 1:
+        raise ValueError(f"k is {k}: ask for at least 1 ad")
+
+
+def check_filter(exclude: Sequence[str], mode: str) -> None:
+    """Checks what `recommend_filtered` is asked for.
+
+    Raises:
+        TypeError: `exclude` is a single id.
+        ValueError: an unknown mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}: choose one of {MODES}")
+    if isinstance(exclude, str | bytes):
+        raise TypeError(f"exclude is {exclude!r}: give a list of ad ids")
+
+
+def check_ids(ad_ids: Sequence[str]) -> np.ndarray:
+    """Ids of ads as bytes.
+
+    Raises:
+        TypeError: a single id, or one that is not a string.
+    """
+    if isinstance(ad_ids, str | bytes):
+        raise TypeError(f"ad_ids is {ad_ids!r}: give a list of ad ids")
+    return wire.strings(ad_ids)
+
+
+def embedding_matrix(
+    embedding: np.ndarray | Sequence[float] | Sequence[Sequence[float]],
+) -> np.ndarray:
+    """One embedding or several as float32 [B, D].
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    matrix = np.atleast_2d(np.asarray(embedding, np.float32))
+    if not np.isfinite(matrix).all():
+        raise ValueError("embedding holds NaN or infinity")
+    return matrix

@@ -1,0 +1,90 @@
+"""Thousands of generated bad requests: the right code, no crash, no growth, nobody else harmed."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+
+from serving.client import RecommenderClient
+from serving.results import AdList
+from tests.serving.hostile import MAX_MESSAGE, Hostile, grpc_case, rest_case
+from tests.serving.processes import Process
+
+pytestmark = pytest.mark.slow
+
+GRPC_CASES, REST_CASES = 4000, 2000
+# Past the first cases, which fill allocators and caches.
+WARM_UP_SHARE, MAX_GROWTH_MB = 0.25, 32
+
+
+class Sender:
+    """Sends both kinds over connections that are kept; gives the code of the answer."""
+
+    def __init__(self, grpc_port: int, rest_port: int) -> None:
+        self.channel = grpc.insecure_channel(
+            f"127.0.0.1:{grpc_port}", options=[("grpc.max_send_message_length", -1)]
+        )
+        self.http = http.client.HTTPConnection("127.0.0.1", rest_port, timeout=30)
+
+    def grpc(self, case: Hostile) -> grpc.StatusCode:
+        try:
+            self.channel.unary_unary(case.method)(case.body, timeout=30)
+        except grpc.RpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+    def rest(self, case: Hostile) -> int:
+        verb, path = case.method.split(" ", 1)
+        self.http.request(verb, path, case.body, {"Content-Type": "application/json"})
+        response = self.http.getresponse()
+        response.read()
+        return response.status
+
+
+@pytest.fixture
+def server(publish: Callable[[int], Path]) -> Iterator[Process]:
+    process = Process(
+        publish(1).parent,
+        "--rest_api_port=0",
+        "--enable_batching=true",
+        f"--max_message_bytes={MAX_MESSAGE}",
+    )
+    yield process
+    process.end()
+
+
+def test_bad_requests_get_their_code_and_harm_nobody(server: Process) -> None:
+    sender = Sender(server.port(), server.rest_port())
+    memory = psutil.Process(server.popen.pid).memory_info
+    rng = np.random.default_rng(0)
+    over_grpc = rng.permutation(np.repeat([True, False], [GRPC_CASES, REST_CASES]))
+    wrong: Counter[tuple[str, str]] = Counter()
+    with RecommenderClient(f"127.0.0.1:{server.port()}") as client:
+        client.wait_until_available(60)
+        asked = ["ad01", "ad05"]
+        expected: AdList = client.recommend(asked)
+        settled = 0
+        for index, is_grpc in enumerate(over_grpc):
+            case = grpc_case(rng) if is_grpc else rest_case(rng)
+            code = sender.grpc(case) if is_grpc else sender.rest(case)
+            if code not in case.codes:
+                wrong[case.what, str(code)] += 1
+            if index % 50 == 0:
+                assert client.recommend(asked) == expected, case
+            if index == int(WARM_UP_SHARE * len(over_grpc)):
+                settled = memory().rss
+        grown = (memory().rss - settled) / 2**20
+        assert client.recommend(asked) == expected
+    assert not wrong
+    assert server.popen.poll() is None
+    assert grown < MAX_GROWTH_MB, f"{grown:.0f} MiB"
+    # gRPC itself logs what it cannot parse; the server's handlers have met no surprise.
+    assert not [line for line in server.log if re.search(r"ERROR \S.* failed$", line)]

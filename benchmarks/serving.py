@@ -1,17 +1,10 @@
-"""What the model server adds to a recommendation: `recommend` over gRPC and in process."""
+"""What the model server adds to a recommendation, and how much of the machine it passes on."""
 
 from __future__ import annotations
 
-import dataclasses
-import socket
-import subprocess
-import sys
+import os
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -19,148 +12,48 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import common
+from benchmarks.serving_load import (
+    DEFAULT_SERVABLE,
+    MODEL,
+    Flood,
+    ServerProcess,
+    Timings,
+    ask_one_by_one,
+    draw_histories,
+    history_length,
+    known_ads,
+    newest_version,
+    recommend_in_process,
+    request_bytes,
+    run_batches,
+)
 from serving.client import RecommenderClient
-from serving.client_errors import RecommenderError
 from serving.servable import Servable
-from serving.version_dirs import list_versions
-from serving.wire import strings
 
 LIMIT_ADDED_MS = 1.0
-SIGNATURE = "recommend"
-_MODEL = "sid_tfx"
+LEAST_SHARE = 0.8
 _ROUNDS = 10
-_WANTED_ADS = 200
-_DEFAULT = Path("runs/sample/serving/portable/sid_tfx")
+_BATCH_SIZES = (1, 4, 8, 16, 32, 64)
+_CALIBRATION_ROWS = 256
 
 
-@dataclasses.dataclass
-class Timings:
-    """What one way of asking took: milliseconds of each answer, wall seconds of all rounds."""
-
-    milliseconds: list[float] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-    failures: int = 0
-
-    @property
-    def requests_per_second(self) -> float:
-        """Answers per second of wall time."""
-        return len(self.milliseconds) / self.seconds if self.seconds else 0.0
-
-
-def recommend_in_process(servable: Servable, history: Sequence[str]) -> dict[str, np.ndarray]:
-    """The call that the server makes for a request of one history, padding included."""
-    signature = servable.signatures[SIGNATURE]
-    shape = signature.inputs["history"].shape
-    assert shape is not None
-    block = np.full((1, shape[1]), b"", dtype=object)
-    newest = list(history)[-shape[1] :]
-    block[0, : len(newest)] = strings(newest)
-    outputs = list(signature.outputs)
-    values = servable.run(SIGNATURE, {"history": block}, outputs)
-    return dict(zip(outputs, values, strict=True))
-
-
-def known_ads(servable: Servable, wanted: int = _WANTED_ADS) -> list[str]:
-    """Ads of the servable's catalogue, found by asking it: popular ones, then what follows them."""
-    ads: dict[str, None] = {}
-    asked: list[str] = []
-    while len(ads) < wanted:
-        answer = recommend_in_process(servable, asked)
-        found = answer["ad_ids"][0, : answer["count"][0]].tolist()
-        ads.update(dict.fromkeys(ad.decode() for ad in found))
-        left = [ad for ad in ads if ad not in asked]
-        if not left:
-            break
-        asked = [*asked, left[0]]
-    return list(ads)
-
-
-def histories(ads: Sequence[str], longest: int, count: int, seed: int) -> list[list[str]]:
-    """Histories of 1 to `longest` of these ads."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(1, longest + 1, size=count)
-    return [[ads[i] for i in rng.integers(len(ads), size=length)] for length in lengths]
-
-
-def ask(
-    call: Callable[[list[str]], object],
-    requests: Sequence[list[str]],
-    concurrency: int,
-    timings: Timings,
-) -> None:
-    """Sends requests from as many threads as `concurrency`, one at a time each."""
-    lock, left = threading.Lock(), iter(requests)
-
-    def work() -> None:
-        milliseconds, failures = [], 0
-        while True:
-            with lock:
-                history = next(left, None)
-            if history is None:
-                break
-            begin = time.perf_counter()
-            try:
-                call(history)
-            except RecommenderError:
-                failures += 1
-            else:
-                milliseconds.append(1e3 * (time.perf_counter() - begin))
-        with lock:
-            timings.milliseconds += milliseconds
-            timings.failures += failures
-
-    begin = time.perf_counter()
-    if concurrency == 1:
-        work()
-    else:
-        with ThreadPoolExecutor(concurrency) as pool:
-            for done in [pool.submit(work) for _ in range(concurrency)]:
-                done.result()
-    timings.seconds += time.perf_counter() - begin
-
-
-@contextmanager
-def model_server(base_path: Path) -> Iterator[RecommenderClient]:
-    """`python -m serving` on the servable in a process of its own, and a client of it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "serving", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--model_name", _MODEL, "--model_base_path", str(base_path.resolve())]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=common.ROOT, stdout=log, stderr=log)
-        try:
-            with RecommenderClient(f"127.0.0.1:{port}", _MODEL) as client:
-                try:
-                    client.wait_until_available(timeout=180)
-                except TimeoutError as error:
-                    log.seek(0)
-                    said = log.read()[-2000:].decode(errors="replace")
-                    raise click.ClickException(f"{error}\nThe server said:\n{said}") from error
-                yield client
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def records(concurrency: int, grpc: Timings, in_process: Timings) -> list[common.Record]:
-    """The two flat records of one concurrency."""
-    base = float(np.median(in_process.milliseconds))
-    return [
-        {
-            "subject": subject,
-            "concurrency": concurrency,
-            "requests": len(timings.milliseconds) + timings.failures,
-            **common.percentiles(np.array(timings.milliseconds)),
-            "requests_per_second": round(timings.requests_per_second, 1),
-            "failures": timings.failures,
-            "added_ms": round(float(np.median(timings.milliseconds)) - base, 3),
-            "share_of_in_process": round(
-                timings.requests_per_second / in_process.requests_per_second, 3
-            ),
-        }
-        for subject, timings in (("in_process", in_process), ("grpc", grpc))
-    ]
+def record(
+    subject: str, concurrency: int, timings: Timings, share: float, added_ms: float | None = None
+) -> common.Record:
+    """One flat record."""
+    latencies = common.percentiles(np.array(timings.milliseconds)) if timings.milliseconds else {}
+    found: common.Record = {
+        "subject": subject,
+        "concurrency": concurrency,
+        "requests": timings.rows + timings.failures,
+        **latencies,
+        "requests_per_second": round(timings.requests_per_second, 1),
+        "failures": timings.failures,
+        "share_of_in_process": round(share, 3),
+    }
+    if added_ms is not None:
+        found["added_ms"] = round(added_ms, 3)
+    return found
 
 
 @click.command(context_settings={"show_default": True})
@@ -168,86 +61,142 @@ def records(concurrency: int, grpc: Timings, in_process: Timings) -> list[common
     "--servable",
     "base_path",
     type=click.Path(file_okay=False, path_type=Path),
-    default=_DEFAULT,
+    default=DEFAULT_SERVABLE,
     help="Folder of numbered versions, as a pipeline run pushes it; the newest is measured.",
 )
 @click.option("--requests", default=1000, type=click.IntRange(min=_ROUNDS), help="Timed requests.")
 @click.option(
-    "--concurrency", "concurrencies", multiple=True, type=click.IntRange(min=1), default=(1,),
-    help="Requests in flight, each of one history; repeat for several. Client threads share one "
-    "Python process, which bounds what can be sent.",
+    "--concurrency", "concurrencies", multiple=True, type=click.IntRange(min=1),
+    default=(1, 8, 32),
+    help="Requests in flight, each of one history; repeat for several. 1 is the latency.",
 )  # fmt: skip
+@click.option("--max-batch-size", default=32, help="The server's, and its timeout is 0.")
 @click.option("--seed", default=0, help="Draws the histories.")
 @common.json_option
 def main(
     base_path: Path,
     requests: int,
     concurrencies: tuple[int, ...],
+    max_batch_size: int,
     seed: int,
     json_path: Path | None,
 ) -> None:
-    """Latency of `recommend` over gRPC against the same call in process.
+    """`recommend` over gRPC against the same servable in this process.
 
-    The in-process call is what the server itself makes: the servable in a session, the history
-    padded. Rounds of both alternate, so that other work on the machine falls on both.
+    Latency: the typed client, one request at a time, against the same call in process. Throughput:
+    serialized requests against a batching server, and the largest throughput of batches in this
+    process over some batch sizes and thread counts. Rounds of both sides alternate, so that other
+    work on the machine falls on both; the requests are made on the machine that answers them.
     """
     console, found = common.console(), common.machine()
     common.print_machine(console, found)
-    versions = list_versions(base_path)
-    if not versions:
-        raise common.Skipped(
-            f"no servable under {base_path}: push one with `make run`, or name another folder of "
-            "versions with --servable."
-        )
-    version = max(versions)
-    servable = Servable(versions[version], _MODEL, version)
-    ads = known_ads(servable)
-    if not ads:
-        raise click.ClickException(f"the servable {versions[version]} recommends nothing at all.")
-    shape = servable.signatures[SIGNATURE].inputs["history"].shape
-    assert shape is not None
-    asked = histories(ads, shape[1], requests, seed)
+    version = newest_version(base_path)
+    servable = Servable(version, MODEL, int(version.name))
+    width = history_length(servable)
+    asked = draw_histories(known_ads(servable), width, requests, seed)
     measured: list[common.Record] = []
-    with model_server(base_path) as client:
-        for concurrency in concurrencies:
-            with console.status(f"{requests} requests, {concurrency} in flight"):
-                measured += records(concurrency, *_alternate(client, servable, asked, concurrency))
+    if 1 in concurrencies:
+        with ServerProcess(base_path) as server, console.status("latency"):
+            measured += _latency(server.target, servable, asked)
+    loads = [concurrency for concurrency in concurrencies if concurrency > 1]
+    if loads:
+        with tempfile.TemporaryDirectory() as folder:
+            flags = _batching_flags(Path(folder), max_batch_size)
+            with ServerProcess(base_path, *flags) as server, console.status("throughput"):
+                measured += _throughput(server.target, servable, asked, loads)
     servable.close()
     _print(console, measured)
     common.write_records(measured, found, json_path)
 
 
-def _alternate(
-    client: RecommenderClient, servable: Servable, asked: list[list[str]], concurrency: int
-) -> tuple[Timings, Timings]:
+def _batching_flags(folder: Path, max_batch_size: int) -> list[str]:
+    file = folder / "batching.config"
+    cores = len(os.sched_getaffinity(0))
+    file.write_text(
+        f"max_batch_size {{ value: {max_batch_size} }} batch_timeout_micros {{ value: 0 }} "
+        f"num_batch_threads {{ value: {cores} }} max_enqueued_batches {{ value: 100 }}"
+    )
+    return [
+        "--enable_batching=true", f"--batching_parameters_file={file}", "--grpc_max_threads=64"
+    ]  # fmt: skip
+
+
+def _latency(target: str, servable: Servable, asked: Sequence[list[str]]) -> list[common.Record]:
     grpc, in_process = Timings(), Timings()
-    calls = ((client.recommend, grpc), (lambda h: recommend_in_process(servable, h), in_process))
-    for call, _ in calls:
-        ask(call, asked[: max(20, 2 * concurrency)], concurrency, Timings())
-    for start in range(_ROUNDS):
-        for call, timings in calls:
-            ask(call, asked[start::_ROUNDS], concurrency, timings)
+    with RecommenderClient(target, MODEL) as client:
+        calls = (
+            (client.recommend, grpc),
+            (lambda history: recommend_in_process(servable, [history]), in_process),
+        )
+        for call, _ in calls:
+            ask_one_by_one(call, asked[:20], Timings())
+        for start in range(_ROUNDS):
+            for call, timings in calls:
+                ask_one_by_one(call, asked[start::_ROUNDS], timings)
     if not grpc.milliseconds:
         raise click.ClickException(f"all {grpc.failures} requests over gRPC failed.")
-    return grpc, in_process
+    added = float(np.median(grpc.milliseconds)) - float(np.median(in_process.milliseconds))
+    share = grpc.requests_per_second / in_process.requests_per_second
+    return [
+        record("in_process", 1, in_process, 1.0, 0.0),
+        record("grpc", 1, grpc, share, added),
+    ]
+
+
+def _best_batching(servable: Servable, asked: Sequence[list[str]]) -> tuple[int, int]:
+    """Batch size and threads of the largest throughput in this process."""
+    rows = [asked[index % len(asked)] for index in range(_CALIBRATION_ROWS)]
+    speeds = {}
+    for size in _BATCH_SIZES:
+        for threads in sorted({1, len(os.sched_getaffinity(0))}):
+            run_batches(servable, rows[:size], size, threads, Timings())
+            timings = Timings()
+            run_batches(servable, rows, size, threads, timings)
+            speeds[size, threads] = timings.requests_per_second
+    return max(speeds, key=lambda choice: speeds[choice])
+
+
+def _throughput(
+    target: str, servable: Servable, asked: Sequence[list[str]], loads: Sequence[int]
+) -> list[common.Record]:
+    size, threads = _best_batching(servable, asked)
+    bodies = [request_bytes(history, history_length(servable)) for history in asked]
+    flood, found = Flood(target), []
+    for concurrency in loads:
+        grpc, in_process = Timings(), Timings()
+        flood.ask(bodies[: max(20, 4 * concurrency)], concurrency, Timings())
+        for start in range(_ROUNDS):
+            flood.ask(bodies[start::_ROUNDS], concurrency, grpc)
+            run_batches(servable, asked[start::_ROUNDS], size, threads, in_process)
+        share = grpc.requests_per_second / in_process.requests_per_second
+        name = f"in_process batches of {size}, {threads} threads"
+        found += [
+            record(name, concurrency, in_process, 1.0),
+            record("grpc, batching", concurrency, grpc, share),
+        ]
+    flood.close()
+    return found
 
 
 def _print(console: Console, measured: list[common.Record]) -> None:
     columns = ["subject", "concurrency", "requests", "p50_ms", "p95_ms", "p99_ms"]
     columns += ["requests_per_second", "failures", "added_ms", "share_of_in_process"]
-    title = f"recommend, one history a request (limit: {LIMIT_ADDED_MS:g} ms added at the median)"
-    common.print_table(console, title, measured, columns)
-    for record in measured:
-        if record["subject"] == "grpc" and record["concurrency"] == 1:
-            added = record["added_ms"]
+    common.print_table(console, "recommend, one history a request", measured, columns)
+    for found in measured:
+        if found["subject"] == "grpc":
+            added = found["added_ms"]
             console.print(
                 f"gRPC adds {added:.2f} ms at the median, {added / LIMIT_ADDED_MS:.2f} of the "
                 f"limit of {LIMIT_ADDED_MS:g} ms: {common.verdict(added, LIMIT_ADDED_MS)}"
             )
-        if record["failures"]:
+        elif found["subject"] == "grpc, batching":
+            share, load = found["share_of_in_process"], found["concurrency"]
             console.print(
-                f"[red]{record['failures']} of {record['requests']} requests failed[/red]"
+                f"{load} in flight: {share:.0%} of the in-process maximum"
+                + (f" (aim at 32: {LEAST_SHARE:.0%})" if load == 32 else "")
             )
+        if found["failures"]:
+            console.print(f"[red]{found['failures']} of {found['requests']} requests failed[/red]")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,10 @@ from click import BadParameter
 from click.testing import CliRunner
 
 from benchmarks import __main__ as every
-from benchmarks import common, decoding, generated, retrieval, serving, tokenizers
+from benchmarks import common, decoding, generated, retrieval, tokenizers
 from benchmarks.indices import harness
 from benchmarks.peers import harness as peers
 from sid_tfx.decoding import PrefixTrie
-from tests.serving.toy_servable import AD_IDS, HISTORY, save_toy
 
 pytestmark = pytest.mark.unit
 
@@ -274,48 +273,6 @@ class TestTokenizers:
         absent = "benchmarks.peers.no_such_subject"
         with pytest.raises(RuntimeError, match=f"{absent} failed:(.|\n)*No module named"):
             peers.Worker(Path(sys.executable), absent, made)
-
-
-class TestServing:
-    @pytest.fixture(scope="class")
-    def base(self, tmp_path_factory) -> Path:
-        root = tmp_path_factory.mktemp("toy")
-        save_toy(root / "models" / "3", root / "scratch", 0.0)
-        return root / "models"
-
-    def test_the_catalogue_is_found_by_asking(self, base):
-        servable = serving.Servable(base / "3", "toy", 3)
-        ads = serving.known_ads(servable, wanted=10)
-        assert len(ads) == len(set(ads)) > 1
-        assert set(ads) <= set(AD_IDS)
-        servable.close()
-
-    def test_histories_are_of_every_length(self):
-        made = serving.histories(["a", "b"], HISTORY, 200, seed=0)
-        assert {len(history) for history in made} == set(range(1, HISTORY + 1))
-
-    def test_it_reports_both_ways(self, base, tmp_path):
-        file = tmp_path / "s.json"
-        flags = ("--requests", 20, "--concurrency", 1, "--concurrency", 3)
-        output = run(serving.main, "--servable", base, *flags, "--json", file)
-        assert "of the limit of 1 ms" in output
-        records = read(file)
-        assert [(r["subject"], r["concurrency"]) for r in records] == [
-            ("in_process", 1),
-            ("grpc", 1),
-            ("in_process", 3),
-            ("grpc", 3),
-        ]
-        for record in records:
-            assert record["p50_ms"] <= record["p95_ms"] <= record["p99_ms"]
-            assert (record["requests"], record["failures"]) == (20, 0)
-            assert record.keys() >= {"requests_per_second", "added_ms", "share_of_in_process"}
-        assert records[0]["added_ms"] == 0
-
-    def test_without_a_servable_it_is_skipped(self, tmp_path):
-        done = CliRunner().invoke(serving.main, ["--servable", str(tmp_path)])
-        assert done.exit_code == common.SKIPPED
-        assert "push one with `make run`" in done.output
 
 
 class TestAll:

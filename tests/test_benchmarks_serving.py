@@ -1,0 +1,75 @@
+"""The serving benchmarks on a toy servable: what they report and refuse, never how fast it is."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import common, serving, serving_load, serving_switches
+from serving.servable import Servable
+from tests.serving.toy_servable import AD_IDS, HISTORY, save_toy
+from tests.test_benchmarks import read, run
+
+pytestmark = pytest.mark.unit
+
+
+class TestServing:
+    @pytest.fixture(scope="class")
+    def base(self, tmp_path_factory) -> Path:
+        root = tmp_path_factory.mktemp("toy")
+        save_toy(root / "models" / "3", root / "scratch", 0.0)
+        return root / "models"
+
+    def test_the_catalogue_is_found_by_asking(self, base):
+        servable = Servable(base / "3", "toy", 3)
+        ads = serving_load.known_ads(servable, wanted=10)
+        assert len(ads) == len(set(ads)) > 1
+        assert set(ads) <= set(AD_IDS)
+        servable.close()
+
+    def test_histories_are_of_every_length(self):
+        made = serving_load.draw_histories(["a", "b"], HISTORY, 200, seed=0)
+        assert {len(history) for history in made} == set(range(1, HISTORY + 1))
+
+    @pytest.mark.slow
+    def test_it_reports_latency_and_throughput(self, base, tmp_path):
+        file = tmp_path / "s.json"
+        flags = ("--requests", 20, "--concurrency", 1, "--concurrency", 3)
+        output = run(serving.main, "--servable", base, *flags, "--json", file)
+        assert "of the limit of 1 ms" in output
+        assert "3 in flight: " in output
+        records = read(file)
+        assert [(r["subject"].split(" ")[0], r["concurrency"]) for r in records] == [
+            ("in_process", 1),
+            ("grpc", 1),
+            ("in_process", 3),
+            ("grpc,", 3),
+        ]
+        for record in records:
+            assert (record["requests"], record["failures"]) == (20, 0)
+            assert record["requests_per_second"] > 0
+        for record in (*records[:2], records[3]):
+            assert record["p50_ms"] <= record["p95_ms"] <= record["p99_ms"]
+        assert [record["share_of_in_process"] for record in (records[0], records[2])] == [1, 1]
+        assert records[0]["added_ms"] == 0
+
+    @pytest.mark.slow
+    def test_no_answer_is_lost_or_wrong_over_switches_and_a_kill(self, base, tmp_path):
+        file = tmp_path / "s.json"
+        flags = ("--requests", 2000, "--switches", 3, "--concurrency", 8)
+        run(serving_switches.main, "--servable", base, *flags, "--json", file)
+        switched, damaged, killed = read(file)
+        assert (switched["requests"], switched["failures"], switched["wrong_answers"]) == (
+            2000,
+            0,
+            0,
+        )
+        assert switched["versions_that_answered"] == 4
+        assert damaged["refused"]
+        assert killed["same_version"]
+        assert killed["failures"] > 0, "the kill fell outside the load"
+
+    def test_without_a_servable_it_is_skipped(self, tmp_path):
+        done = CliRunner().invoke(serving.main, ["--servable", str(tmp_path)])
+        assert done.exit_code == common.SKIPPED
+        assert "push one with `make run`" in done.output

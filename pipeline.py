@@ -1,4 +1,4 @@
-"""The command line: run, refresh, serve, query, evaluate, compile, config, sample.
+"""The command line: run, refresh, serve, servable-set, query, evaluate, compile, config, sample.
 
 Exit codes: 0 done; 1 something broke; 2 the command or the configuration is wrong; 3 a stage or a
 gate refused, and the last lines say why.
@@ -150,16 +150,73 @@ def command_options(
 @cli.command()
 @configured
 @click.option("--flavour", type=click.Choice(["portable", "scann"]), default="portable")
-@click.option("--port", default=8500)
-def serve(flavour: str, port: int, **options: Any) -> None:
-    """Serves what the last run pushed, until interrupted."""
+@click.option("--port", default=8500, help="gRPC port.")
+@click.option("--rest-port", type=int, help="HTTP port. Default: no HTTP.")
+@click.argument("server_flags", nargs=-1, type=click.UNPROCESSED)
+def serve(
+    flavour: str, port: int, rest_port: int | None, server_flags: tuple[str, ...], **options: Any
+) -> None:
+    """Serves what the last run pushed, until interrupted.
+
+    Flags of `python -m serving` go after `--`: serve -- --enable_batching=true
+    """
     config = read_config(**options)
     base = config.push_directory / flavour / "sid_tfx"
     if not base.is_dir():
         raise ConfigError(f"{base} has no pushed version; run `python pipeline.py run` first")
     console.print(f"serving {base} on port {port}; stop with Ctrl-C", soft_wrap=True)
     command = [sys.executable, "-m", "serving", "--model_base_path", str(base), "--port", str(port)]
-    os.execv(command[0], command)
+    command += [f"--rest_api_port={rest_port}"] if rest_port is not None else []
+    os.execv(command[0], [*command, *server_flags])
+
+
+@cli.command("servable-set")
+@configured
+@click.option(
+    "--off",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of ad ids, one a line: paused, out of budget, out of flight. All others are live.",
+)
+@click.option(
+    "--only",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of ad ids, one a line: these are live and no other.",
+)
+@click.option("--all-live", is_flag=True, help="Every ad of the catalogue.")
+@click.option(
+    "--flavour", "flavours", multiple=True, type=click.Choice(["portable", "scann"]),
+    default=("portable", "scann"), help="Of what was pushed; repeat for both.",
+)  # fmt: skip
+def servable_set(
+    off: Path | None, only: Path | None, all_live: bool, flavours: tuple[str, ...], **options: Any
+) -> None:
+    """Says which ads may be returned, until the next such command or push.
+
+    Publishes a version that hard-links the last one and replaces one small file. Servers take it
+    within seconds; a refused or damaged one leaves the last in place.
+    """
+    if [off is not None, only is not None, all_live].count(True) != 1:
+        raise ConfigError("give one of --off FILE, --only FILE and --all-live")
+    config = read_config(**options)
+    from pipeline import servable_set as sets
+
+    file = off or only
+    ids = sets.read_ids(file) if file else []
+    for flavour in flavours:
+        base = config.push_directory / flavour / "sid_tfx"
+        try:
+            made = sets.publish_servable_set(
+                base, sets.only(ids) if only else sets.switch_off(ids)
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        console.print(
+            f"{flavour}: version {made.version}, {made.live:,} of {made.ads:,} ads live, "
+            f"{made.changed:,} changed"
+            + (f", {made.unknown:,} ids not in the catalogue" if made.unknown else ""),
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 @cli.command()

@@ -347,8 +347,7 @@ def rest_case(rng: Rng) -> Hostile:
     elif what == "both":
         body = {"instances": [row], "inputs": [row]}
     elif what == "signature":
-        body = {"signature_name": rng.choice([None, _word(rng), 5]), **body}
-        body["signature_name"] = 5 if body["signature_name"] is None else body["signature_name"]
+        body = {"signature_name": 5 if rng.random() < 0.3 else _word(rng), **body}
     elif what == "value":
         row[rng.integers(HISTORY)] = [None, 1, 1.5, True, {}, {"b64": "%"}, {"b64": 1}, []][
             rng.integers(8)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import kubernetes.client
 import pytest
@@ -163,7 +164,13 @@ def schema_errors(value: object, kind: str, where: str) -> list[str]:
         element = kind[5:-1].split(", ")[1]
         parts = [schema_errors(v, element, f"{where}.{key}") for key, v in value.items()]
         return [error for part in parts for error in part]
-    plain = {"str": str, "int": int, "bool": bool, "float": (int, float), "object": object}
+    plain: dict[str, Any] = {
+        "str": str,
+        "int": int,
+        "bool": bool,
+        "float": (int, float),
+        "object": object,
+    }
     if kind in plain:
         wrong = not isinstance(value, plain[kind]) or (kind == "int" and isinstance(value, bool))
         return [f"{where} is {value!r}, not {kind}"] if wrong else []

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,12 +17,18 @@ from pipeline.showcase import model_server
 from pipeline.splits import evaluation_set, flat_sequences
 from serving.client import RecommenderClient
 from sid_tfx.baselines import ItemKnn, Popularity
-from sid_tfx.bundle import load_bundle
+from sid_tfx.bundle import load_bundle, read_metadata
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.records import read_sequences
-from sid_tfx.datasets.sequences import EvaluationSet
 from sid_tfx.decoder import SidDecoder
-from sid_tfx.evaluation import GenerativeRecommender, Recommender, Result, evaluate
+from sid_tfx.evaluation import (
+    GenerativeRecommender,
+    Recommender,
+    Result,
+    evaluate,
+    full_record,
+    paired_bootstrap,
+)
 
 MODES = ("generative", "hybrid")
 _BATCH = 256
@@ -77,7 +81,9 @@ def evaluate_servable(
         users: Test users, spread evenly; 0 takes all.
 
     Returns:
-        Flat records: one per method, mode, filter and level, and one of latencies.
+        Flat records: one per method, mode, filter and level, with intervals and slices (see
+        `full_record`); one per filter and pair of servable and baseline, with `first`, `second`,
+        `metric`, `difference`, `low` and `high`; and one of latencies.
 
     Raises:
         ConfigError: Nothing was pushed under this configuration.
@@ -94,29 +100,58 @@ def evaluate_servable(
     if not len(test):
         raise ConfigError("the last run has no test users: nobody has three events or more")
 
-    baselines: dict[str, Recommender] = {
-        "popularity": Popularity(train, len(catalog)),
-        "item_knn": ItemKnn(train, len(catalog)),
-    }
     k = config.servable.max_k
+    popularity = train.popularity(len(catalog))
+    results: list[Result] = []
     records: list[Record] = []
-    for name, method in baselines.items():
-        records += _records(name, "", method, test, catalog, k)
+
+    def measure(name: str, mode: str, method: Recommender, **more: Any) -> None:
+        for filtered in (False, True):
+            begin = time.perf_counter()
+            result = evaluate(name, method, test, catalog, filtered, mode, k)
+            seconds = round(time.perf_counter() - begin, 2)
+            results.append(result)
+            for level in ("item", "sid"):
+                record = full_record(result, level, test, popularity)
+                record |= {"split": config.data.split, "seed": config.seed, **more}
+                records.append({**record, "evaluate_seconds": seconds})
+
+    baselines: dict[str, Callable[..., Recommender]] = {
+        "popularity": Popularity,
+        "item_knn": ItemKnn,
+    }
+    for name, make in baselines.items():
+        begin = time.perf_counter()
+        method = make(train, len(catalog))
+        seconds = round(time.perf_counter() - begin, 2)
+        measure(name, "", method, through="process", train_seconds=seconds)
+    metadata = read_metadata(f"{summary.recommender}/Format-Serving")
+    # A refreshed recommender was not trained.
+    trained = {"train_seconds": round(metadata.get("train_seconds", 0.0), 2)}
     with _served(config, summary, catalog, through) as (methods, client):
         for mode, method in methods.items():
-            records += _records("servable", mode, method, test, catalog, k)
-        if client is not None:
-            records.append(_latency(client, ad_histories(test.histories(), catalog)))
-    for record in records:
-        record["through"] = through if record["method"] == "servable" else "process"
+            measure("servable", mode, method, through=through, **trained)
+        latency = [_latency(client, ad_histories(test.histories(), catalog))] if client else []
+    records += [*_differences(results), *latency]
     _print(console, records)
     return records
 
 
-def write_records(records: Sequence[Record], path: Path) -> None:
-    """Writes flat records as a JSON list."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(list(records), indent=2) + "\n")
+def _differences(results: list[Result]) -> list[Record]:
+    """The servable against every baseline, same filter, same users."""
+    return [
+        {
+            "first": f"{first.method} {first.mode}",
+            "second": second.method,
+            "filtered": first.filtered,
+            "metric": metric,
+            **paired_bootstrap(first, second, metric),
+        }
+        for first in results
+        for second in results
+        if first.method == "servable" != second.method and first.filtered == second.filtered
+        for metric in ("recall@10", "ndcg@10")
+    ]
 
 
 @contextlib.contextmanager
@@ -136,24 +171,6 @@ def _served(
         yield {mode: ServedRecommender(client, catalog, mode) for mode in MODES}, client
 
 
-def _records(
-    name: str,
-    mode: str,
-    method: Recommender,
-    test: EvaluationSet,
-    catalog: SidCatalog,
-    k: int,
-) -> list[Record]:
-    records = []
-    for filtered in (False, True):
-        begin = time.perf_counter()
-        result: Result = evaluate(name, method, test, catalog, filtered, mode, k)
-        seconds = time.perf_counter() - begin
-        for level in ("item", "sid"):
-            records.append({**result.record(level), "evaluate_seconds": round(seconds, 2)})
-    return records
-
-
 def _latency(client: RecommenderClient, histories: list[list[str]]) -> Record:
     for history in histories[:20]:
         client.recommend(history)
@@ -166,6 +183,7 @@ def _latency(client: RecommenderClient, histories: list[list[str]]) -> Record:
     median, p95 = np.percentile(milliseconds, [50, 95])
     return {
         "method": "servable",
+        "through": "grpc",
         "measure": "recommend, one request at a time",
         "requests": _LATENCY_REQUESTS,
         "median_ms": round(float(median), 2),
@@ -175,7 +193,10 @@ def _latency(client: RecommenderClient, histories: list[list[str]]) -> Record:
 
 def _print(console: Console, records: list[Record]) -> None:
     table = Table(title="Test users, all ads ranked, item level", title_justify="left")
-    columns = ("method", "mode", "filtered", "users", "recall@5", "recall@10", "ndcg@5", "ndcg@10")
+    columns = (
+        "method", "mode", "filtered", "users", "recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr",
+        "coverage@10", "popularity_bias@10",
+    )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="right" if "@" in column or column == "users" else "left")
     for record in records:
@@ -188,6 +209,13 @@ def _print(console: Console, records: list[Record]) -> None:
             )
     console.print(table)
     for record in records:
+        if record.get("metric") == "ndcg@10":
+            console.print(
+                f"N@10 of {record['first']} minus {record['second']}, "
+                f"{'filtered' if record['filtered'] else 'plain'}: {record['difference']:+.4f}, "
+                f"95% interval {record['low']:+.4f} to {record['high']:+.4f}",
+                highlight=False,
+            )
         if "median_ms" in record:
             console.print(
                 f"{record['measure']} over gRPC: median {record['median_ms']} ms, "

@@ -1,9 +1,12 @@
 """The EvalConfig of the stock Evaluator: ranking metrics and the gate's thresholds."""
 
+import json
+
 import tensorflow_model_analysis as tfma
 
 from pipeline import ranking_metrics
 from pipeline.config import ModelGateConfig
+from sid_tfx.evaluation import SLICES
 
 
 def eval_config(gate: ModelGateConfig) -> tfma.EvalConfig:
@@ -19,6 +22,8 @@ def eval_config(gate: ModelGateConfig) -> tfma.EvalConfig:
                     _metric("RecallAtK", "recall_at_10", 10, gate.min_recall_at_10),
                     _metric("NdcgAtK", "ndcg_at_5", 5),
                     _metric("NdcgAtK", "ndcg_at_10", 10),
+                    _metric("ReciprocalRank", "mrr", 0),
+                    *(_metric("NdcgAtK", f"ndcg@10 {name}", 10, users=name) for name in SLICES),
                     _metric(
                         "RecallOverPopularity",
                         "recall_at_10_over_popularity",
@@ -31,11 +36,13 @@ def eval_config(gate: ModelGateConfig) -> tfma.EvalConfig:
     )
 
 
-def _metric(class_name: str, name: str, k: int, least: float | None = None) -> tfma.MetricConfig:
+def _metric(
+    class_name: str, name: str, k: int, least: float | None = None, users: str = ""
+) -> tfma.MetricConfig:
     config = tfma.MetricConfig(
         class_name=class_name,
         module=ranking_metrics.MODULE,
-        config=f'{{"name": "{name}", "k": {k}}}',
+        config=json.dumps({"name": name, "k": k, "users": users}),
     )
     if least is not None:
         config.threshold.value_threshold.lower_bound.value = least

@@ -1,8 +1,9 @@
 """Ranking metrics for the TFMA Evaluator, computed from the servable's `evaluate` signature.
 
 The signature returns the 1-based `rank` of the held-out ad among the results (0: not returned),
-and `popularity_rank`, the same for the popularity baseline. All gains come from
-`sid_tfx.metrics.ranking`, so TFMA and `pipeline.py evaluate` cannot drift apart.
+`popularity_rank`, the same for the popularity baseline, and what slices need. All gains come from
+`sid_tfx.metrics.ranking` and all slices from `sid_tfx.evaluation`, so TFMA and
+`pipeline.py evaluate` cannot drift apart.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import apache_beam as beam
 import numpy as np
 from tensorflow_model_analysis.metrics import metric_types
 
+from sid_tfx.evaluation import slice_masks
 from sid_tfx.metrics import ranking
 
 MODULE = __name__
@@ -26,10 +28,13 @@ class _Mean:
 
 
 class _GainCombiner(beam.CombineFn):
-    """Sums the gain of each example's rank, and the gain of the baseline's rank."""
+    """Sums the gain of each example's rank, and the gain of the baseline's rank, in one slice."""
 
-    def __init__(self, key: metric_types.MetricKey, gain: str, k: int, ratio: bool):
+    def __init__(
+        self, key: metric_types.MetricKey, gain: str, k: int, ratio: bool, users: str = ""
+    ):
         super().__init__()
+        self._users = users
         self._key = key
         self._gain = gain
         self._k = k
@@ -40,13 +45,23 @@ class _GainCombiner(beam.CombineFn):
 
     def add_input(self, accumulator: _Mean, element: metric_types.StandardMetricInputs) -> _Mean:
         prediction = element.prediction
+        if self._users and not self._inside(prediction):
+            return accumulator
         accumulator.count += 1
         accumulator.total += self._of(prediction["rank"])
         accumulator.baseline += self._of(prediction["popularity_rank"])
         return accumulator
 
     def _of(self, rank: np.ndarray) -> float:
-        return float(getattr(ranking, self._gain)(np.asarray(rank).reshape(-1), self._k)[0])
+        ranks = np.asarray(rank).reshape(-1)
+        return float(getattr(ranking, self._gain)(ranks, *([self._k] if self._k else []))[0])
+
+    def _inside(self, prediction: dict[str, np.ndarray]) -> bool:
+        length, events = (
+            np.asarray(prediction[name]).reshape(-1)
+            for name in ("history_length", "target_popularity")
+        )
+        return bool(slice_masks(length, events)[self._users][0])
 
     def merge_accumulators(self, accumulators: Iterable[_Mean]) -> _Mean:
         merged = _Mean()
@@ -58,7 +73,8 @@ class _GainCombiner(beam.CombineFn):
 
     def extract_output(self, accumulator: _Mean) -> dict[metric_types.MetricKey, float]:
         if not accumulator.count:
-            return {self._key: float("nan")}
+            # A slice without users is left out; no users at all is a gate that nothing can pass.
+            return {} if self._users else {self._key: float("nan")}
         if not self._ratio:
             return {self._key: accumulator.total / accumulator.count}
         # A baseline without a single hit cannot be divided by; one hit stands in for it.
@@ -67,7 +83,7 @@ class _GainCombiner(beam.CombineFn):
 
 
 class _RankMetric(metric_types.Metric):
-    def __init__(self, gain: str, k: int, ratio: bool, name: str, **kwargs: Any):
+    def __init__(self, gain: str, k: int, ratio: bool, name: str, users: str = "", **kwargs: Any):
         def computations(
             name: str = name,
             eval_config: Any = None,
@@ -80,11 +96,11 @@ class _RankMetric(metric_types.Metric):
                 metric_types.MetricComputation(
                     keys=[key],
                     preprocessors=None,
-                    combiner=_GainCombiner(key, gain, k, ratio),
+                    combiner=_GainCombiner(key, gain, k, ratio, users),
                 )
             ]
 
-        super().__init__(computations, name=name, k=k, **kwargs)
+        super().__init__(computations, name=name, k=k, users=users, **kwargs)
 
 
 class RecallAtK(_RankMetric):
@@ -95,10 +111,25 @@ class RecallAtK(_RankMetric):
 
 
 class NdcgAtK(_RankMetric):
-    """Mean of 1 / log2(1 + rank) over users, 0 past rank `k`."""
+    """Mean of 1 / log2(1 + rank) over users, 0 past rank `k`.
 
-    def __init__(self, k: int = 10, name: str = "ndcg_at_10", **kwargs: Any):
-        super().__init__("ndcg_at", k, False, name, **kwargs)
+    Args:
+        k: Results that count.
+        name: Of the metric.
+        users: A slice of `sid_tfx.evaluation.SLICES`; empty takes all users. A slice without users
+            has no value.
+    """
+
+    def __init__(self, k: int = 10, name: str = "ndcg_at_10", users: str = "", **kwargs: Any):
+        super().__init__("ndcg_at", k, False, name, users, **kwargs)
+
+
+class ReciprocalRank(_RankMetric):
+    """Mean of 1 / rank over users, 0 where the held-out ad was not returned."""
+
+    def __init__(self, k: int = 0, name: str = "mrr", **kwargs: Any):
+        # The lists are as long as the servable's K; there is no other cut.
+        super().__init__("reciprocal_rank", k, False, name, **kwargs)
 
 
 class RecallOverPopularity(_RankMetric):
@@ -108,5 +139,5 @@ class RecallOverPopularity(_RankMetric):
         super().__init__("recall_at", k, True, name, **kwargs)
 
 
-for _metric in (RecallAtK, NdcgAtK, RecallOverPopularity):
+for _metric in (RecallAtK, NdcgAtK, ReciprocalRank, RecallOverPopularity):
     metric_types.register_metric(_metric)

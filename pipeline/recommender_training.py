@@ -23,6 +23,7 @@ def train_recommender(
     seed: int,
     ranked: Recommender | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | None = None,
 ) -> keras.callbacks.History:
     """Trains with AdamW and a cosine schedule; keeps the epoch that ranks best on validation users.
 
@@ -34,6 +35,7 @@ def train_recommender(
         seed: Of the order of the batches.
         ranked: See `RankingValidation`.
         callbacks: Further ones.
+        verbose: Keras'; None for a progress bar where a person watches, else nothing.
 
     Returns:
         Keras' history.
@@ -68,5 +70,5 @@ def train_recommender(
         epochs=settings.epochs,
         callbacks=[*chosen, *callbacks],
         shuffle=False,
-        verbose=progress(),
+        verbose=progress() if verbose is None else verbose,
     )

@@ -42,15 +42,20 @@ def core_shares(jobs: int) -> list[list[int]]:
 
 
 def run_job(
-    job: Mapping[str, Any], log: Path, memory_limit_mb: float, cores: Sequence[int]
+    job: Mapping[str, Any],
+    log: Path,
+    memory_limit_mb: float,
+    cores: Sequence[int],
+    module: str = _MODULE,
 ) -> None:
     """Trains a cell and waits for it.
 
     Args:
-        job: What `pipeline.comparison.train.main` reads.
+        job: What the module reads.
         log: Gets everything that the process prints.
         memory_limit_mb: The process is ended when it holds more.
         cores: The cores that it may use; TensorFlow starts a thread for each.
+        module: Runs as `python -m MODULE JOB.json`.
 
     Raises:
         CellFailed: The process failed, or was ended over its memory.
@@ -69,7 +74,7 @@ def run_job(
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(dict(job)))
         process = psutil.Popen(
-            [sys.executable, "-m", _MODULE, str(path)],
+            [sys.executable, "-m", module, str(path)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

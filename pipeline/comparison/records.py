@@ -63,11 +63,12 @@ def save_cell(cell: FinishedCell, base: Path) -> None:
     _write(_with_suffix(base, ".json"), (json.dumps(fields, indent=1) + "\n").encode())
 
 
-def load_cell(base: Path) -> FinishedCell | None:
+def load_cell(base: Path, names: Sequence[str] | None = RANKS) -> FinishedCell | None:
     """Reads a finished cell; None where there is no record.
 
     Args:
         base: Path without suffix.
+        names: Arrays that it must have; None for whatever it has.
 
     Raises:
         UnreadableCell: The record is no such JSON, or the ranks aren't those it was written with.
@@ -81,7 +82,7 @@ def load_cell(base: Path) -> FinishedCell | None:
         if hashlib.sha256(data).hexdigest() != fields["ranks_sha256"]:
             raise UnreadableCell(f"{base.name}.npz is not the file that the record was made with")
         with np.load(io.BytesIO(data)) as arrays:
-            ranks = {name: arrays[name] for name in RANKS}
+            ranks = {name: arrays[name] for name in names or arrays.files}
         return FinishedCell(
             fields["key"], fields["spec"], fields["source"], fields["record"], ranks
         )

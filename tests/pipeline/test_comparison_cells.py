@@ -255,17 +255,15 @@ def test_report_without_records_says_what_to_do(tmp_path):
         report_cells(Comparison("market", tmp_path), Console())
 
 
-def test_a_process_that_fails_shows_its_last_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "_MODULE", "no.such.module")
+def test_a_process_that_fails_shows_its_last_lines(tmp_path):
     with pytest.raises(CellFailed, match=r"exit code 1; log: .*cell\.log\n  .*no.such.module"):
-        run_job({}, tmp_path / "cell.log", 6000, [0])
+        run_job({}, tmp_path / "cell.log", 6000, [0], module="no.such.module")
 
 
 def test_a_process_over_its_memory_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "_MODULE", "http.server")
     monkeypatch.setattr(process, "_POLL_SECONDS", 0.005)
     with pytest.raises(CellFailed, match="memory-limit-gb"):
-        run_job({}, tmp_path / "cell.log", 0.001, [0])
+        run_job({}, tmp_path / "cell.log", 0.001, [0], module="http.server")
 
 
 def options(**given):

@@ -1,0 +1,82 @@
+"""`evaluate recommender` on a pushed servable: gRPC, this process and TFMA say the same."""
+
+import json
+
+import pytest
+
+from sid_tfx.evaluation import SLICES
+from tests.e2e.conftest import pipeline
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+FIGURES = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr", "coverage@10")
+
+
+@pytest.fixture(scope="module")
+def records(small_run, tmp_path_factory):
+    """Flat records by way of asking."""
+    found = {}
+    for through in ("process", "grpc"):
+        path = tmp_path_factory.mktemp("evaluate") / f"{through}.json"
+        asked = ("--through", through, "--json", str(path))
+        pipeline("evaluate", "recommender", *small_run.options, *asked)
+        found[through] = json.loads(path.read_text())
+    return found
+
+
+def measured(records):
+    return {(r["method"], r["mode"], r["filtered"], r["level"]): r for r in records if "level" in r}
+
+
+def test_every_method_mode_filter_and_level_is_there(records):
+    keys = {
+        (method, mode, filtered, level)
+        for method, modes in {
+            "popularity": [""],
+            "item_knn": [""],
+            "servable": ["generative", "hybrid"],
+        }.items()
+        for mode in modes
+        for filtered in (False, True)
+        for level in ("item", "sid")
+    }
+    for found in records.values():
+        assert set(measured(found)) == keys
+        for record in measured(found).values():
+            assert (record["users"], record["seed"], record["split"]) == (500, 17, "leave_one_out")
+            assert record["train_seconds"] >= 0
+            assert record["ndcg@10_low"] <= record["ndcg@10"] <= record["ndcg@10_high"]
+
+
+def test_grpc_gives_the_figures_of_the_model_in_process(records):
+    grpc, process = (measured(records[through]) for through in ("grpc", "process"))
+    for key, record in process.items():
+        assert {name: grpc[key][name] for name in FIGURES} == pytest.approx(
+            {name: record[name] for name in FIGURES}, abs=1e-6
+        ), key
+
+
+def test_tfma_gives_the_same_figures(records, small_run):
+    record = measured(records["grpc"])[("servable", "generative", False, "item")]
+    metrics = small_run.summary["metrics"]
+    for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr"):
+        assert metrics[name.replace("@", "_at_")] == pytest.approx(record[name], abs=1e-6)
+    for name in SLICES:
+        if record[f"{name}/users"]:
+            value = record[f"{name}/ndcg@10"]
+            assert metrics[f"ndcg@10 {name}"] == pytest.approx(value, abs=1e-6)
+        else:
+            assert f"ndcg@10 {name}" not in metrics
+
+
+def test_differences_have_intervals(records):
+    rows = [record for record in records["grpc"] if "first" in record]
+    assert {(row["first"], row["second"], row["filtered"]) for row in rows} == {
+        (f"servable {mode}", second, filtered)
+        for mode in ("generative", "hybrid")
+        for second in ("popularity", "item_knn")
+        for filtered in (False, True)
+    }
+    assert all(row["low"] <= row["difference"] <= row["high"] for row in rows)
+    [latency] = [record for record in records["grpc"] if "median_ms" in record]
+    assert 0 < latency["median_ms"] <= latency["p95_ms"]

@@ -24,6 +24,7 @@ from serving.wire_inputs import (
     check_ids,
     check_k,
     embedding_matrix,
+    similar_signature,
 )
 
 History = Sequence[str]
@@ -165,10 +166,13 @@ class AsyncRecommenderClient:
         )
         return wire.encoded_ads(outputs, version)
 
-    async def similar_ads(self, ad_ids: Sequence[str], k: int | None = None) -> list[AdList]:
+    async def similar_ads(
+        self, ad_ids: Sequence[str], k: int | None = None, by: str = "embedding"
+    ) -> list[AdList]:
         """See `RecommenderClient.similar_ads`."""
         ids = check_ids(ad_ids)
-        return await self._ads("similar_ads", lambda inputs: {"ad_ids": ids}, len(ids), k)
+        signature = similar_signature(by)
+        return await self._ads(signature, lambda inputs: {"ad_ids": ids}, len(ids), k)
 
     async def similar_to_embedding(
         self,

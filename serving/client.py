@@ -19,6 +19,7 @@ from serving.wire_inputs import (
     check_ids,
     check_k,
     embedding_matrix,
+    similar_signature,
 )
 
 History = Sequence[str]
@@ -152,19 +153,23 @@ class RecommenderClient(ModelClient):
         )
         return wire.encoded_ads(outputs, version)
 
-    def similar_ads(self, ad_ids: Sequence[str], k: int | None = None) -> list[AdList]:
+    def similar_ads(
+        self, ad_ids: Sequence[str], k: int | None = None, by: str = "embedding"
+    ) -> list[AdList]:
         """The nearest ads of each of these ads.
 
         Args:
             ad_ids: ads of the catalogue.
             k: how many for each; all that the servable returns when None.
+            by: `embedding`, or `sid` for what the codes alone say of an ad.
 
         Raises:
-            ValueError: `k` is larger than the servable returns.
+            ValueError: `k` is larger than the servable returns, `by` is neither.
             RecommenderError: the call failed, see `client_errors`.
         """
         ids = check_ids(ad_ids)
-        return self._ads("similar_ads", lambda inputs: {"ad_ids": ids}, len(ids), k)
+        signature = similar_signature(by)
+        return self._ads(signature, lambda inputs: {"ad_ids": ids}, len(ids), k)
 
     def similar_to_embedding(
         self,

@@ -125,19 +125,16 @@ class _Front(RequestHandler):
 
 
 class _Rest(_Front):
-    async def get(self) -> None:
-        await self._answer()
-
-    async def post(self) -> None:
-        await self._answer()
-
-    async def _answer(self) -> None:
+    async def answer(self) -> None:
         path = self.request.path
         if not path.lower().startswith("/v1/"):
             self.send_error(404)
             return
         answer = await self.front.answer(self.request.method or "", path, self.request.body)
         self.write_answer(answer, "application/json")
+
+    # What a path does not know is for the API to say, and it says so of every method alike.
+    get = post = put = delete = patch = answer
 
 
 class _MetricsPage(_Front):

@@ -12,6 +12,7 @@ from serving.client_errors import InvalidRequestError
 from serving.results import ModelMetadata, PortSpec
 
 MODES = ("generative", "hybrid")
+_SIMILAR = {"embedding": "similar_ads", "sid": "similar_ads_by_sid"}
 Blocks = dict[str, np.ndarray]
 
 
@@ -134,6 +135,17 @@ def check_ids(ad_ids: Sequence[str]) -> np.ndarray:
     if isinstance(ad_ids, str | bytes):
         raise TypeError(f"ad_ids is {ad_ids!r}: give a list of ad ids")
     return wire.strings(ad_ids)
+
+
+def similar_signature(by: str) -> str:
+    """The signature that finds similar ads by the joint embedding or by the codes alone.
+
+    Raises:
+        ValueError: `by` names neither.
+    """
+    if by not in _SIMILAR:
+        raise ValueError(f"by is {by!r}: choose one of {tuple(_SIMILAR)}")
+    return _SIMILAR[by]
 
 
 def embedding_matrix(

@@ -115,6 +115,10 @@ def test_encode_and_similar(client: RecommenderClient) -> None:
     assert similar.ads[0].sid == ()
     assert client.encode_ads([]) == []
     assert client.similar_ads([]) == []
+    with pytest.raises(ValueError, match="by is 'codes': choose one of"):
+        client.similar_ads(["ad03"], by="codes")
+    with pytest.raises(InvalidRequestError, match='key "similar_ads_by_sid" not found'):
+        client.similar_ads(["ad03"], by="sid")
     with pytest.raises(ValueError, match=r"embedding has shape \(1, 5\), the servable's have 8"):
         client.similar_to_embedding([0.0] * 5)
     with pytest.raises(ValueError, match="NaN"):

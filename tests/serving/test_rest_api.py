@@ -171,6 +171,7 @@ BAD_REQUESTS: dict[str, tuple[str, str, Any, int, str]] = {
     "unknown status": ("GET", "/v1/models/x", None, 404, "Could not find any versions of model x"),
     "no model": ("GET", "/v1/models", None, 400, "Missing model name in request."),
     "get predict": ("GET", PREDICT, None, 400, f"Malformed request: GET {PREDICT}"),
+    "put": ("PUT", PREDICT, {}, 400, f"Malformed request: PUT {PREDICT}"),
     "post status": ("POST", "/v1/models/sid_tfx", {}, 400, "Malformed request: POST"),
     "elsewhere": ("GET", "/", None, 404, "Not Found"),
     "classify": (

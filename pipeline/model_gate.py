@@ -6,7 +6,7 @@ import tensorflow_model_analysis as tfma
 
 from pipeline import ranking_metrics
 from pipeline.config import ModelGateConfig
-from sid_tfx.evaluation import SLICES
+from sid_tfx.metrics.slices import SLICES
 
 
 def eval_config(gate: ModelGateConfig) -> tfma.EvalConfig:

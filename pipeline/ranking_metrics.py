@@ -2,7 +2,7 @@
 
 The signature returns the 1-based `rank` of the held-out ad among the results (0: not returned),
 `popularity_rank`, the same for the popularity baseline, and what slices need. All gains come from
-`sid_tfx.metrics.ranking` and all slices from `sid_tfx.evaluation`, so TFMA and
+`sid_tfx.metrics.ranking` and all slices from `sid_tfx.metrics.slices`, so TFMA and
 `pipeline.py evaluate` cannot drift apart.
 """
 
@@ -14,8 +14,8 @@ import apache_beam as beam
 import numpy as np
 from tensorflow_model_analysis.metrics import metric_types
 
-from sid_tfx.evaluation import slice_masks
 from sid_tfx.metrics import ranking
+from sid_tfx.metrics.slices import slice_masks
 
 MODULE = __name__
 

@@ -10,11 +10,10 @@ from sid_tfx.evaluation.harness import (
     evaluate,
 )
 from sid_tfx.evaluation.report import full_record
-from sid_tfx.evaluation.slices import SLICES, list_figures, slice_masks, user_slices
+from sid_tfx.evaluation.slices import list_figures, user_slices
 
 __all__ = [
     "MAX_HISTORY",
-    "SLICES",
     "GenerativeRecommender",
     "Recommender",
     "Result",
@@ -24,6 +23,5 @@ __all__ = [
     "full_record",
     "list_figures",
     "paired_bootstrap",
-    "slice_masks",
     "user_slices",
 ]

@@ -6,4 +6,5 @@
 | `hit_rate` | co-engaged ads that are near each other |
 | `churn` | codes that changed between two catalogues |
 | `ranking` | rank of the one relevant ad |
+| `slices` | groups of users to measure apart |
 """

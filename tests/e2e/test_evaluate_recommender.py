@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sid_tfx.evaluation import SLICES
+from sid_tfx.metrics.slices import SLICES
 from tests.e2e.conftest import pipeline
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

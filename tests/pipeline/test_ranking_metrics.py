@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.metrics import metric_types
+from tfx.types import standard_artifacts
 
 from pipeline.config import ModelGateConfig
 from pipeline.model_gate import eval_config
 from pipeline.ranking_metrics import NdcgAtK, RecallAtK, RecallOverPopularity, ReciprocalRank
-from sid_tfx.evaluation import SLICES, slice_masks
+from pipeline.stage_lines import overall_metrics
 from sid_tfx.metrics.ranking import ndcg_at, recall_at, reciprocal_rank
+from sid_tfx.metrics.slices import SLICES, slice_masks
 
 pytestmark = pytest.mark.unit
 
@@ -76,3 +79,52 @@ def test_gate_thresholds_come_from_the_configuration():
     }
     assert sorted(bounds.values()) == [0.03, 1.5]
     assert [spec.signature_name for spec in config.model_specs] == ["evaluate"]
+
+
+class Signature(tf.Module):
+    """Answers `evaluate` with what the examples hold."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def evaluate(self, examples):
+        spec = {
+            name: tf.io.FixedLenFeature([], tf.float32)
+            for name in ("rank", "popularity_rank", "history_length", "target_popularity")
+        }
+        return tf.io.parse_example(examples, spec)
+
+
+@pytest.mark.slow
+def test_the_evaluator_gives_the_figures_of_the_library(tmp_path):
+    module = Signature()
+    signatures = {"evaluate": module.evaluate, "serving_default": module.evaluate}
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures)
+    # No target is cold: a slice without users.
+    kept = EVENTS > 0
+    columns = np.stack([RANKS, POPULAR, LENGTHS, EVENTS], axis=1)[kept]
+    names = ("rank", "popularity_rank", "history_length", "target_popularity")
+    with tf.io.TFRecordWriter(str(tmp_path / "examples")) as writer:
+        for row in columns:
+            example = tf.train.Example()
+            for name, value in zip(names, row, strict=True):
+                example.features.feature[name].float_list.value.append(value)
+            writer.write(example.SerializeToString())
+    config = eval_config(ModelGateConfig())
+    tfma.run_model_analysis(
+        eval_config=config,
+        eval_shared_model=tfma.default_eval_shared_model(
+            str(tmp_path / "model"), eval_config=config
+        ),
+        data_location=str(tmp_path / "examples"),
+        output_path=str(tmp_path / "out"),
+    )
+    artifact = standard_artifacts.ModelEvaluation()
+    artifact.uri = str(tmp_path / "out")
+    found = overall_metrics(artifact)
+    ranks = RANKS[kept]
+    assert found["mrr"] == pytest.approx(reciprocal_rank(ranks).mean())
+    assert found["ndcg_at_10"] == pytest.approx(ndcg_at(ranks, 10).mean())
+    for name, mask in slice_masks(LENGTHS[kept], EVENTS[kept]).items():
+        if mask.any():
+            want = ndcg_at(ranks[mask], 10).mean()
+            assert found[f"ndcg@10 {name}"] == pytest.approx(want), name
+    assert "ndcg@10 target:cold" not in found

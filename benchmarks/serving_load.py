@@ -266,6 +266,12 @@ class ServerProcess:
                 said = self._log.read()[-2000:].decode(errors="replace")
                 raise click.ClickException(f"{error}\nThe server said:\n{said}") from error
 
+    @property
+    def pid(self) -> int:
+        """The process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """Ends it as a crash would."""
         assert self._process is not None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import common, serving, serving_load, serving_switches
+from benchmarks import common, serving, serving_image, serving_load, serving_switches
 from serving.servable import Servable
 from tests.serving.toy_servable import AD_IDS, HISTORY, save_toy
 from tests.test_benchmarks import read, run
@@ -73,3 +73,14 @@ class TestServing:
         done = CliRunner().invoke(serving.main, ["--servable", str(tmp_path)])
         assert done.exit_code == common.SKIPPED
         assert "push one with `make run`" in done.output
+
+    def test_the_image_is_as_large_as_its_packages(self, tmp_path):
+        dockerfile = tmp_path / "Dockerfile"
+        dockerfile.write_text(
+            "RUN pip install --constraint lock.txt \\\n  tenacity \\\n  click\nUSER x"
+        )
+        names = serving_image.image_packages(dockerfile)
+        assert names == ["tenacity", "click"]
+        sizes = serving_image.installed_sizes(names)
+        assert sizes.keys() == {"tenacity", "click"}
+        assert all(10**4 < size < 10**7 for size in sizes.values())

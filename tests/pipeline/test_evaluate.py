@@ -1,0 +1,101 @@
+"""`evaluate recommender` on what a run left: records, levels, differences."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from components.interaction_builder.sequences import split_user
+from pipeline.config import ConfigError, load_config
+from pipeline.evaluate import evaluate_servable
+from pipeline.run import SUMMARY_FILE, Summary
+from sid_tfx.baselines import ItemKnn
+from sid_tfx.bundle import save_bundle
+from sid_tfx.datasets.sequences import leave_one_out
+from sid_tfx.metrics.ranking import ranking_metrics, target_ranks
+from sid_tfx.recommender import SidRecommender
+from tests.recommender_fixtures import ADS, SMALL, make_catalog
+
+pytestmark = pytest.mark.unit
+
+USERS, LENGTH = 30, 6
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of an untrained recommender, and its events."""
+    root = tmp_path_factory.mktemp("run")
+    config = load_config(None, [f"run.root={root}", "name=small", "servable.max_k=15"])
+    catalog = make_catalog()
+    names = ("SidAssigner.catalog", "InteractionBuilder.sequences", "RecommenderTrainer.model")
+    artifacts = {name: str(config.home / name) for name in names}
+    catalog.save(artifacts["SidAssigner.catalog"])
+    rows = np.random.default_rng(0).integers(0, ADS, (USERS, LENGTH))
+    written = {}
+    for user, ads in enumerate(rows):
+        events = [(time, catalog.ad_ids[ad].encode()) for time, ad in enumerate(ads)]
+        for name, sequence in split_user(f"u{user:02d}".encode(), events, "leave_one_out").items():
+            written.setdefault(name, []).append(sequence.to_example())
+    for name, examples in written.items():
+        folder = f"{artifacts['InteractionBuilder.sequences']}/Split-{name}"
+        tf.io.gfile.makedirs(folder)
+        with tf.io.TFRecordWriter(f"{folder}/data.gz", "GZIP") as writer:
+            for example in examples:
+                writer.write(example)
+    save_bundle(
+        SidRecommender.for_catalog(catalog, **SMALL),
+        f"{artifacts['RecommenderTrainer.model']}/Format-Serving",
+        {"train_seconds": 12.5},
+    )
+    empty = {field.name: {} for field in dataclasses.fields(Summary)}
+    summary = Summary(**{**empty, "artifacts": artifacts})
+    summary.save(config.home / SUMMARY_FILE)
+    return config, rows
+
+
+@pytest.fixture(scope="module")
+def records(run):
+    return evaluate_servable(run[0], Console(), through="process")
+
+
+def test_a_record_for_every_method_mode_filter_and_level(records):
+    measured = [record for record in records if "method" in record]
+    assert len(measured) == 4 * 2 * 2
+    for record in measured:
+        assert (record["users"], record["seed"], record["split"]) == (USERS, 17, "leave_one_out")
+        assert record["ndcg@10_low"] <= record["ndcg@10"] <= record["ndcg@10_high"]
+        assert record["through"] == "process"
+    trained = {r["mode"]: r["train_seconds"] for r in measured if r["method"] == "servable"}
+    assert trained == {"generative": 12.5, "hybrid": 12.5}
+
+
+def test_figures_are_those_of_the_method(run, records):
+    _, rows = run
+    users = np.repeat(np.arange(USERS), LENGTH)
+    splits = leave_one_out(users, rows.ravel(), np.tile(np.arange(LENGTH), USERS))
+    for filtered in (False, True):
+        knn = ItemKnn(splits.train, ADS).recommend(splits.test.histories(), 15, filtered)
+        want = ranking_metrics(target_ranks(knn, splits.test.targets))
+        [record] = [
+            r
+            for r in records
+            if (r.get("method"), r.get("filtered"), r.get("level"))
+            == ("item_knn", filtered, "item")
+        ]
+        assert {name: record[name] for name in want} == pytest.approx(want)
+
+
+def test_the_servable_is_compared_with_every_baseline(records):
+    rows = [record for record in records if "first" in record]
+    assert len(rows) == 2 * 2 * 2 * 2
+    for row in rows:
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert (row["first"].split()[0], row["second"] != "servable") == ("servable", True)
+
+
+def test_without_a_run_it_says_what_to_do(tmp_path):
+    config = load_config(None, [f"run.root={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"pipeline\.py run"):
+        evaluate_servable(config, Console(), through="process")

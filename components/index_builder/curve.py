@@ -25,7 +25,7 @@ def draw(spaces: Mapping[str, Mapping[str, Any]], k: int, target: float) -> byte
     Returns:
         A PNG image.
     """
-    figure = Figure(figsize=(5.2 * len(spaces), 4.2), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(spaces), 4.8), layout="constrained")
     axes = figure.subplots(1, len(spaces), squeeze=False)[0]
     for axis, (space, found) in zip(axes, spaces.items(), strict=True):
         for kind, (label, color, marker) in _STYLES.items():
@@ -39,7 +39,9 @@ def draw(spaces: Mapping[str, Mapping[str, Any]], k: int, target: float) -> byte
         axis.set_ylabel("queries/s, one at a time")
         axis.set_title(f"{space.replace('_', ' ')}, {found['dimensions']} dimensions")
         axis.grid(alpha=0.3, which="both")
-        axis.legend(fontsize=8)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8
+    )
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
@@ -69,5 +71,5 @@ def _mark_chosen(axis: Any, flavours: Mapping[str, Mapping[str, Any]], key: str)
             facecolors="none",
             edgecolors="tab:red" if flavour == "portable" else "tab:purple",
             linewidths=1.6,
-            label=f"served: {flavour}, on other queries",
+            label=f"served ({flavour}), on other queries",
         )

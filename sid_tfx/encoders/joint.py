@@ -16,11 +16,12 @@ from sid_tfx.features import AdSchema, FeatureSizes
 class JointEncoder(StateEncoder):
     """UniSID's encoder before a vector quantizer.
 
-    Each SID state gives a part of a vector, coarse levels longer than fine ones; their sum on the
-    unit sphere is quantized. The Emb state gives the embedding, which is also what a decoder
-    rebuilds from the codes. UniSID's loss over the category path acts on heads of its own beside
-    the codes: acting on the vector itself it makes all ads of one advertiser and category one
-    point, which no codebook can part.
+    Each SID state gives a part of a vector, coarse levels longer than fine ones, and each vector
+    column of the ads gives one by a linear map: the transformer blurs the small differences by
+    which near-equal ads are told apart. The sum on the unit sphere is quantized. The Emb state
+    gives the embedding, which is also what a decoder rebuilds from the codes. UniSID's loss over
+    the category path acts on heads of its own beside the codes: acting on the vector itself it
+    makes all ads of one advertiser and category one point, which no codebook can part.
 
     Args:
         schema: The ad's columns, an `AdSchema` or its `to_dict()`.
@@ -28,7 +29,8 @@ class JointEncoder(StateEncoder):
         levels: L, SID states.
         code_dim: Size of the vector and of a code vector.
         embedding_dim: D, size of the embedding.
-        level_decay: Length of a level's part relative to the level before.
+        level_decay: Length of a level's part relative to the level before; the first is 1 long.
+        vector_length: Length of the part of a vector column; 0 leaves it out.
         dim: Size of a token of the encoder.
         layers: Transformer blocks.
         heads: Attention heads; divides `dim`.
@@ -61,6 +63,7 @@ class JointEncoder(StateEncoder):
         code_dim: int = 32,
         embedding_dim: int = 64,
         level_decay: float = 0.7,
+        vector_length: float = 1.0,
         dim: int = 96,
         layers: int = 2,
         heads: int = 4,
@@ -74,6 +77,8 @@ class JointEncoder(StateEncoder):
         check_sizes(code_dim=code_dim)
         if not 0.0 < level_decay <= 1.0:
             raise ValueError(f"level_decay must be in (0, 1], got {level_decay}.")
+        if vector_length < 0.0:
+            raise ValueError(f"vector_length must not be negative, got {vector_length}.")
         tower = {
             "dim": dim,
             "layers": layers,
@@ -84,13 +89,23 @@ class JointEncoder(StateEncoder):
             "word_dim": word_dim,
         }
         super().__init__(schema, sizes, levels, embedding_dim, tower, seed, **kwargs)
-        self.arguments |= {"code_dim": code_dim, "level_decay": level_decay}
+        self.arguments |= {
+            "code_dim": code_dim,
+            "level_decay": level_decay,
+            "vector_length": vector_length,
+        }
         self.code_heads = [self.make.dense(code_dim, name=f"code_{n}") for n in range(levels)]
         self.level_heads = [self.make.dense(code_dim, name=f"level_{n}") for n in range(levels)]
+        columns = self.schema.dense if vector_length else {}
+        self.vector_heads = {
+            column: self.make.dense(code_dim, use_bias=False, name=f"vector_{column}")
+            for column in columns
+        }
         self.centering = keras.layers.BatchNormalization(
             momentum=0.95, center=False, scale=False, name="centering"
         )
         self.level_decay = level_decay
+        self.vector_length = vector_length
         self.latent_dim = self.level_dim = code_dim
         self.build()
 
@@ -102,6 +117,8 @@ class JointEncoder(StateEncoder):
         """Creates the variables."""
         if not self.built:
             self.centering.build((None, self.latent_dim))
+            for column, head in self.vector_heads.items():
+                head.build((None, self.schema.dense[column]))
         super().build(input_shape)
 
     def call(self, features: Mapping[str, Any], training: bool | None = None) -> Latent:
@@ -117,17 +134,20 @@ class JointEncoder(StateEncoder):
         states = self.tower(features, training=training)
         # Repulsion by cosine has no force between vectors that are almost equal. Without the
         # common part that all ads share, near-equal ads start apart, and the codes fill the sphere.
-        centered = self.centering(self._combine(states.sid_states), training=training)
+        centered = self.centering(self._combine(states.sid_states, features), training=training)
         # On the sphere no term can win by shrinking the vectors, which is how commitment collapses
         # them.
         vectors = ops.normalize(centered, axis=-1)
         return self.latent(states, vectors, by_level(self.level_heads, states.sid_states))
 
-    def _combine(self, sid_states: Any) -> Any:
-        """Returns the sum of the levels' parts, coarse ones longer, float `[B, code_dim]`."""
+    def _combine(self, sid_states: Any, features: Mapping[str, Any]) -> Any:
+        """Returns the sum of the levels' and the vector columns' parts, float `[B, code_dim]`."""
         parts = ops.normalize(by_level(self.code_heads, sid_states), axis=-1)
         lengths = np.power(self.level_decay, np.arange(self.levels), dtype="float32")
-        return ops.sum(parts * lengths[:, None], axis=1)
+        combined = ops.sum(parts * lengths[:, None], axis=1)
+        for column, head in self.vector_heads.items():
+            combined += self.vector_length * ops.normalize(head(features[column]), axis=-1)
+        return combined
 
     def adapt(self, features: Mapping[str, np.ndarray], batch_size: int = 512) -> None:
         """Sets the centering to the mean and variance of these ads.
@@ -142,7 +162,8 @@ class JointEncoder(StateEncoder):
         parts = []
         for start in range(0, rows, batch_size):
             part = {name: values[start : start + batch_size] for name, values in features.items()}
-            parts.append(ops.convert_to_numpy(self._combine(self.tower(part).sid_states)))
-        combined = np.concatenate(parts)
-        self.centering.moving_mean.assign(combined.mean(axis=0))
-        self.centering.moving_variance.assign(combined.var(axis=0) + 1e-6)
+            combined = self._combine(self.tower(part).sid_states, part)
+            parts.append(ops.convert_to_numpy(combined))
+        vectors = np.concatenate(parts)
+        self.centering.moving_mean.assign(vectors.mean(axis=0))
+        self.centering.moving_variance.assign(vectors.var(axis=0) + 1e-6)

@@ -1,0 +1,67 @@
+import keras
+import numpy as np
+import pytest
+
+from sid_tfx.encoders import JointEncoder
+from tests.ad_fixtures import SCHEMA, SIZES, SMALL_TOWER, catalogue
+
+pytestmark = pytest.mark.unit
+
+
+def encoder(**arguments):
+    return JointEncoder(SCHEMA, SIZES, levels=3, seed=3, **{**SMALL_TOWER, **arguments})
+
+
+@pytest.fixture(scope="module")
+def ads():
+    return catalogue(10)
+
+
+def test_a_vector_column_reaches_the_vector_past_the_transformer(ads):
+    layer = encoder(code_dim=8)
+    column = next(iter(SCHEMA.dense))
+    assert list(layer.vector_heads) == list(SCHEMA.dense)
+    before = layer(ads).vectors
+    kernel = layer.vector_heads[column].kernel
+    kernel.assign(np.asarray(kernel)[::-1])
+    assert np.abs(layer(ads).vectors - before).max() > 1e-2
+
+
+def test_a_vector_that_is_absent_gives_no_part(ads):
+    absent = {**ads, **{column: np.zeros_like(ads[column]) for column in SCHEMA.dense}}
+    with_heads, without = encoder(), encoder(vector_length=0.0)
+    assert not without.vector_heads
+    # The other layers draw the same seeds, because the vector heads come last.
+    np.testing.assert_allclose(
+        with_heads(absent).vectors, without(absent).vectors, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_vectors_lie_on_the_sphere(ads):
+    layer = encoder()
+    layer.adapt(ads)
+    np.testing.assert_allclose(np.linalg.norm(layer(ads).vectors, axis=1), 1.0, rtol=1e-5)
+
+
+def test_the_config_makes_the_same_encoder(ads):
+    layer = encoder(vector_length=0.5)
+    again = JointEncoder.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    np.testing.assert_array_equal(again(ads).vectors, layer(ads).vectors)
+
+
+def test_gradients_reach_every_vector_head(ads):
+    import tensorflow as tf
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("a tape is TensorFlow's")
+    layer = encoder()
+    with tf.GradientTape() as tape:
+        loss = keras.ops.sum(layer(ads).vectors[:, 0])
+    kernels = [head.kernel.value for head in layer.vector_heads.values()]
+    assert all(np.abs(gradient).max() > 0 for gradient in tape.gradient(loss, kernels))
+
+
+def test_a_negative_length_is_refused():
+    with pytest.raises(ValueError, match=r"vector_length must not be negative, got -1"):
+        encoder(vector_length=-1.0)

@@ -2,7 +2,7 @@
 # make test   set-up, then the tests (unit and e2e); make test-slow holds the rest
 # make lint   ruff and mypy
 # make bench  the benchmarks, their peers in an environment of their own
-# make bench-torch  the tokenizer benchmark against PyTorch (2.2 GB of downloads)
+# make bench-torch  the tokenizer and decoding benchmarks against PyTorch (2.2 GB of downloads)
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -46,7 +46,7 @@ bench: setup
 	@$(PY) -m benchmarks $(ARGS)
 
 bench-torch: setup $(TORCH)
-	@$(PY) -m benchmarks --only tokenizers $(if $(ARGS),-- $(ARGS))
+	@$(PY) -m benchmarks --only tokenizers --only decoding $(ARGS)
 
 $(PEERS): benchmarks/requirements.txt
 $(TORCH): benchmarks/requirements-torch.txt

@@ -1,9 +1,13 @@
-"""Constrained decoding: what a catalogue's size costs in latency, build time and bytes."""
+"""Constrained decoding: latency against Hugging Face, and what a catalogue's size costs."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,46 +18,84 @@ import tensorflow as tf
 from rich.console import Console
 
 from benchmarks import common, generated
+from benchmarks.peers import generation, harness
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.decoding import PrefixTrie
 from sid_tfx.recommender import SidRecommender
 
 LIMIT_BYTES_PER_AD = 40
 LIMIT_GROWTH = 1.5
+# Times lower median latency than that of the T5 of TIGER's size, by users per call.
+GOALS = {1: 20, 64: 40}
 SUBJECT = "sid_decoder"
+PEERS = ("hf_t5_tiger", "hf_t5_equal")
+PEER_PYTHON = common.ROOT / ".bench-torch-venv" / "bin" / "python"
 _REQUESTS = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A decoder over one catalogue, and what its trie takes."""
+class Shape:
+    """What every call of a run has in common."""
 
-    size: int
+    levels: int
+    codebook_size: int
+    history_length: int
+    k: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A decoder over one catalogue, and what its arrays take."""
+
+    sids: generated.Sids
     decoder: SidDecoder
     trie_build_seconds: float
 
-    def trie_figures(self) -> common.Record:
-        """Seconds to build it and bytes per ad."""
+    @property
+    def size(self) -> int:
+        """Ads."""
+        return len(self.sids.codes)
+
+    @property
+    def parameters(self) -> int:
+        """Trained parameters of the recommender; the tables of the catalogue are not among them."""
+        weights = self.decoder.recommender.variables
+        return sum(int(np.prod(weight.shape)) for weight in weights if weight.trainable)
+
+    def figures(self) -> common.Record:
+        """Seconds to build the trie, and bytes an ad of the trie and of the model's tables."""
         bytes_per_ad = self.decoder.trie.nbytes / self.size
+        tables = [v for v in self.decoder.model_variables if v.shape[:1] == [self.size + 1]]
+        table_bytes = sum(int(np.prod(table.shape)) * table.dtype.size for table in tables)
         return {
             "trie_build_seconds": round(self.trie_build_seconds, 4),
             "bytes_per_ad": round(bytes_per_ad, 2),
             "share_of_byte_limit": round(bytes_per_ad / LIMIT_BYTES_PER_AD, 3),
+            "model_table_bytes_per_ad": round(table_bytes / self.size, 2),
         }
 
 
-def candidate(size: int, levels: int, codebook_size: int, seed: int) -> Candidate:
+def candidate(size: int, shape: Shape) -> Candidate:
     """A decoder over generated ads. The model is untrained: weights change no shape and no op."""
-    catalog = generated.catalog(size, levels, codebook_size, seed=seed)
-    codes, sizes = catalog.full_codes, catalog.level_sizes
+    sids = generated.sids(size, shape.levels, shape.codebook_size, shape.seed)
     # The first trie of a process also pays for TensorFlow's start.
-    PrefixTrie.build(codes[:1], sizes)
+    PrefixTrie.build(sids.codes[:1], sids.sizes)
     begin = time.perf_counter()
-    PrefixTrie.build(codes, sizes)
+    PrefixTrie.build(sids.codes, sids.sizes)
     seconds = time.perf_counter() - begin
     # A trained vector per ad changes no op of decoding and would be most of the memory.
-    recommender = SidRecommender.for_catalog(catalog, id_embedding=False, seed=seed)
-    return Candidate(size, SidDecoder(recommender), seconds)
+    recommender = SidRecommender(
+        num_ads=size,
+        levels=shape.levels,
+        codebook_size=shape.codebook_size,
+        dedup_size=sids.sizes[-1],
+        content_size=16,
+        id_embedding=False,
+        seed=shape.seed,
+    )
+    recommender.ad_codes.assign(np.pad(sids.codes, [(1, 0), (0, 0)]))
+    return Candidate(sids, SidDecoder(recommender, hybrid=False), seconds)
 
 
 def request(
@@ -63,7 +105,7 @@ def request(
 
     @tf.function(input_signature=[tf.TensorSpec([batch, history_length], tf.int32)])
     def recommend(rows: tf.Tensor) -> tf.Tensor:
-        # Read when the graph is made: one decoder, whose ad vectors are large, does for all beams.
+        # Read when the graph is made: one decoder does for all beams.
         decoder.beam_size = beam
         return decoder.recommend(rows, k).rows
 
@@ -74,38 +116,114 @@ def request(
 
 
 def measure(
-    candidates: Sequence[Candidate], beam: int, batch: int, history_length: int, k: int,
-    repeats: int, seed: int,
-) -> list[common.Record]:  # fmt: skip
+    candidates: Sequence[Candidate], beam: int, batch: int, shape: Shape, repeats: int
+) -> list[common.Record]:
     """A record per catalogue at one beam and batch, the first catalogue being the yardstick."""
     calls = {
-        candidate.size: request(candidate.decoder, beam, batch, history_length, k, seed)
-        for candidate in candidates
+        found.size: request(found.decoder, beam, batch, shape.history_length, shape.k, shape.seed)
+        for found in candidates
     }
     timings = common.alternate(calls, repeats)
-    medians = {size: float(np.median(found)) for size, found in timings.items()}
+    first = timings[candidates[0].size]
     return [
         {
-            "subject": SUBJECT,
-            "beam": beam,
-            "batch": batch,
-            "catalogue_size": candidate.size,
-            "median_ms": round(medians[candidate.size], 3),
-            "p95_ms": common.percentiles(timings[candidate.size])["p95_ms"],
-            "median_ms_per_user": round(medians[candidate.size] / batch, 3),
+            **_latency(SUBJECT, found.size, beam, batch, timings[found.size]),
             "ratio_to_smallest_catalogue": round(
-                medians[candidate.size] / medians[candidates[0].size], 3
+                float(np.median(timings[found.size]) / np.median(first)), 3
             ),
-            **candidate.trie_figures(),
+            **found.figures(),
         }
-        for candidate in candidates
+        for found in candidates
     ]
+
+
+def _latency(
+    subject: str, size: int, beam: int, batch: int, milliseconds: np.ndarray
+) -> common.Record:
+    median = float(np.median(milliseconds))
+    return {
+        "subject": subject,
+        "beam": beam,
+        "batch": batch,
+        "catalogue_size": size,
+        "median_ms": round(median, 3),
+        "p95_ms": common.percentiles(milliseconds)["p95_ms"],
+        "median_ms_per_user": round(median / batch, 3),
+    }
+
+
+def peers(
+    ours: Candidate, folder: Path, python: Path, shape: Shape, users: int, threads: int
+) -> dict[str, harness.Worker]:
+    """The peers' processes: a T5 of TIGER's size and one of as many parameters as ours."""
+    np.save(folder / "codes.npy", ours.sids.codes)
+    rows = generated.histories(ours.size, users, shape.history_length, shape.seed)
+    np.save(folder / "histories.npy", rows)
+    tokens = 1 + sum(ours.sids.sizes)
+    sizes = (generation.TIGER, generation.of_parameters(ours.parameters, tokens))
+    workers = {}
+    for name, size in zip(PEERS, sizes, strict=True):
+        job = generation.Job(folder, ours.sids.sizes, size, threads, shape.seed)
+        job.save()
+        # Each answers once its model is made, so that the next may write its own job.
+        workers[name] = harness.Worker(python, "benchmarks.peers.hf_t5", job, passive=False)
+    return workers
+
+
+def compare(
+    ours: Candidate, workers: dict[str, harness.Worker], beam: int, batch: int, shape: Shape,
+    repeats: int,
+) -> list[common.Record]:  # fmt: skip
+    """A record per subject at one beam and batch; they take turns, call by call."""
+    own = request(ours.decoder, beam, batch, shape.history_length, shape.k, shape.seed)
+    task = generation.Request(beam, batch, shape.k).to_task()
+    common.alternate({SUBJECT: own}, 1)
+    for worker in workers.values():
+        worker.run(task)
+    turns = []
+    for _ in range(repeats):
+        # The peers time themselves: what their pipe costs is not theirs.
+        answers = [worker.run(task) for worker in workers.values()]
+        own_ms = common.alternate({SUBJECT: own}, 1, warm_up=0)[SUBJECT][0]
+        turns.append([own_ms, *(answer["milliseconds"] for answer in answers)])
+    timings = dict(zip((SUBJECT, *workers), np.array(turns).T, strict=True))
+    medians = {name: float(np.median(found)) for name, found in timings.items()}
+    tiger, equal = (medians[name] for name in PEERS)
+    about = {name: worker.about for name, worker in workers.items()}
+    about[SUBJECT] = {"parameters": ours.parameters, "version": f"tensorflow {tf.__version__}"}
+    return [
+        {
+            **_latency(name, ours.size, beam, batch, found),
+            "ratio_to_hf": round(tiger / medians[name], 2),
+            "ratio_to_hf_equal": round(equal / medians[name], 2),
+            "parameters": about[name]["parameters"],
+            "library": about[name]["version"],
+        }
+        for name, found in timings.items()
+    ]
+
+
+def id_tables(size: int) -> common.Record:
+    """Bytes an ad of the id strings and their tables, in memory and as a file of the model."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.peers.id_table", str(size)],
+        cwd=common.ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise click.ClickException(f"the id table of {size:,} ads failed:\n{done.stderr[-2000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {
+        "subject": "id_table",
+        "catalogue_size": size,
+        "id_bytes_per_ad": round(found["memory"], 1),
+        "id_file_bytes_per_ad": round(found["file"], 1),
+    }
 
 
 @click.command(context_settings={"show_default": True})
 @click.option(
     "--catalogue-size", "sizes", multiple=True, type=click.IntRange(min=1),
-    default=(10_000, 100_000, 1_000_000), help="Generated ads; repeat for several.",
+    default=(10_000, 100_000, 1_000_000, 10_000_000), help="Generated ads; repeat for several.",
 )  # fmt: skip
 @click.option(
     "--beam", "beams", multiple=True, type=click.IntRange(min=1), default=(20, 50),
@@ -120,44 +238,93 @@ def measure(
 @click.option("--levels", default=3, type=click.IntRange(min=1), help="Codes of a semantic ID.")
 @click.option("--codebook-size", default=256, type=click.IntRange(min=2), help="Codes per level.")
 @click.option("--repeats", default=50, type=click.IntRange(min=1), help="Timed calls.")
+@click.option(
+    "--peer-repeats", default=10, type=click.IntRange(min=1), help="Timed calls beside the peers."
+)
+@click.option(
+    "--peer-python", type=click.Path(path_type=Path), default=PEER_PYTHON,
+    show_default=".bench-torch-venv/bin/python", help="Python of an environment with PyTorch.",
+)  # fmt: skip
 @click.option("--seed", default=0, help="Draws codes, weights and histories.")
 @common.json_option
 def main(
     sizes: tuple[int, ...], beams: tuple[int, ...], batches: tuple[int, ...], k: int,
-    history_length: int, levels: int, codebook_size: int, repeats: int, seed: int,
-    json_path: Path | None,
+    history_length: int, levels: int, codebook_size: int, repeats: int, peer_repeats: int,
+    peer_python: Path, seed: int, json_path: Path | None,
 ) -> None:  # fmt: skip
-    """Latency of `SidDecoder.recommend` as the catalogue grows, and what its trie takes.
+    """Latency of `SidDecoder.recommend` against Hugging Face `generate`, and as a catalogue grows.
 
-    The recommender has its default size. Histories are full.
+    The peers decode over the smallest catalogue. The recommender has its default size. Histories
+    are full.
     """
-    console, found = common.console(), common.machine()
-    common.print_machine(console, found)
+    console, machine = common.console(), common.machine()
+    common.print_machine(console, machine)
+    shape = Shape(levels, codebook_size, history_length, k, seed)
     candidates = []
     for size in sorted(set(sizes)):
-        with console.status(f"{size:,} ads: catalogue, trie and model"):
-            candidates.append(candidate(size, levels, codebook_size, seed))
-    records: list[common.Record] = []
-    for beam, batch in itertools.product(beams, batches):
-        with console.status(f"beam {beam}, batch {batch}"):
-            records += measure(candidates, beam, batch, history_length, k, repeats, seed)
-    shape = {"levels": levels, "codebook_size": codebook_size, "k": k}
-    records = [{**record, **shape, "history_length": history_length} for record in records]
-    _print(console, records)
-    common.write_records(records, found, json_path)
+        with console.status(f"{size:,} ads: semantic IDs, trie and model"):
+            candidates.append(candidate(size, shape))
+    settings = list(itertools.product(beams, batches))
+    compared: list[common.Record] = []
+    if peer_python.is_file():
+        users = max(batches) * _REQUESTS
+        with tempfile.TemporaryDirectory() as folder, console.status("Hugging Face") as status:
+            workers = peers(
+                candidates[0], Path(folder), peer_python, shape, users, machine["cores"]
+            )
+            try:
+                for beam, batch in settings:
+                    status.update(f"Hugging Face: beam {beam}, batch {batch}")
+                    compared += compare(candidates[0], workers, beam, batch, shape, peer_repeats)
+            except RuntimeError as error:
+                raise click.ClickException(str(error)) from error
+            finally:
+                for worker in workers.values():
+                    worker.close()
+    else:
+        console.print(
+            "Hugging Face skipped: its environment is absent; `make bench-torch` makes it "
+            "(.bench-torch-venv from benchmarks/requirements-torch.txt, 2.2 GB of downloads)."
+        )
+    grown: list[common.Record] = []
+    for beam, batch in settings:
+        with console.status(f"growing catalogue: beam {beam}, batch {batch}"):
+            grown += measure(candidates, beam, batch, shape, repeats)
+    with console.status("id tables"):
+        ids = [id_tables(found.size) for found in candidates]
+    _print(console, compared, grown, ids)
+    records = [{**record, **dataclasses.asdict(shape)} for record in (*compared, *grown, *ids)]
+    common.write_records(records, machine, json_path)
 
 
-def _print(console: Console, records: list[common.Record]) -> None:
+def _print(
+    console: Console, compared: Sequence[common.Record], grown: Sequence[common.Record],
+    ids: Sequence[common.Record],
+) -> None:  # fmt: skip
+    if compared:
+        columns = ["beam", "batch", "subject", "median_ms", "median_ms_per_user", "ratio_to_hf"]
+        columns += ["ratio_to_hf_equal", "parameters", "library"]
+        title = f"recommend over {compared[0]['catalogue_size']:,} ads against Hugging Face"
+        common.print_table(console, title, compared, columns)
+    for record in compared:
+        if record["subject"] == SUBJECT and record["batch"] in GOALS:
+            ratio, goal = record["ratio_to_hf"], GOALS[record["batch"]]
+            console.print(
+                f"beam {record['beam']}, batch {record['batch']}: {ratio:.1f} times faster than "
+                f"the T5 of TIGER's size, goal {goal}: {common.verdict(ratio, goal, at_most=False)}"
+            )
     columns = ["beam", "batch", "catalogue_size", "median_ms", "p95_ms", "median_ms_per_user"]
     columns += ["ratio_to_smallest_catalogue", "trie_build_seconds", "bytes_per_ad"]
-    columns += ["share_of_byte_limit"]
+    columns += ["share_of_byte_limit", "model_table_bytes_per_ad"]
     title = (
-        f"SidDecoder.recommend (limits: {LIMIT_BYTES_PER_AD} trie bytes an ad, latency "
-        f"{LIMIT_GROWTH:g} times that of the smallest catalogue)"
+        f"A growing catalogue (limits: {LIMIT_BYTES_PER_AD} trie bytes an ad, latency "
+        f"{LIMIT_GROWTH:g} times that of the smallest)"
     )
-    common.print_table(console, title, records, columns)
-    heaviest = max(record["bytes_per_ad"] for record in records)
-    slowest = max(record["ratio_to_smallest_catalogue"] for record in records)
+    common.print_table(console, title, grown, columns)
+    columns = ["catalogue_size", "id_bytes_per_ad", "id_file_bytes_per_ad"]
+    common.print_table(console, "Id strings and their tables", ids, columns)
+    heaviest = max(record["bytes_per_ad"] for record in grown)
+    slowest = max(record["ratio_to_smallest_catalogue"] for record in grown)
     console.print(
         f"Trie: at most {heaviest:.1f} bytes an ad, {heaviest / LIMIT_BYTES_PER_AD:.2f} of the "
         f"limit of {LIMIT_BYTES_PER_AD}: {common.verdict(heaviest, LIMIT_BYTES_PER_AD)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from sid_tfx.catalog import SidCatalog
 
 _LATENT = 16
+DEDUP_SIZE = 128
 
 
 def clustered_vectors(rows: int, dimensions: int = 64, seed: int = 0) -> np.ndarray:
@@ -39,14 +41,52 @@ def catalog(
 ) -> SidCatalog:
     """A catalogue whose codes are used unevenly, the commonest a few times the mean."""
     rng = np.random.default_rng(seed)
-    shares = 1.0 / (np.arange(codebook_size) + 20.0) ** 0.7
-    codes = rng.choice(codebook_size, size=(ads, levels), p=shares / shares.sum())
     return SidCatalog.build(
         np.char.add("ad", np.char.zfill(np.arange(ads).astype(str), 8)),
-        codes.astype(np.int32),
+        _codes(rng, ads, levels, codebook_size),
         rng.normal(size=(ads, content_size)).astype(np.float32),
         codebook_size=codebook_size,
     )
+
+
+def _codes(rng: np.random.Generator, ads: int, levels: int, codebook_size: int) -> np.ndarray:
+    shares = 1.0 / (np.arange(codebook_size) + 20.0) ** 0.7
+    draws = rng.choice(codebook_size, size=(ads, levels), p=shares / shares.sum())
+    return draws.astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sids:
+    """Semantic IDs without the ids and vectors of a catalogue, for sizes that those would fill.
+
+    Attributes:
+        codes: int32 [N, levels + 1], de-dup token last; no two rows are equal.
+        sizes: codes of each level.
+    """
+
+    codes: np.ndarray
+    sizes: tuple[int, ...]
+
+
+def sids(ads: int, levels: int = 3, codebook_size: int = 256, seed: int = 0) -> Sids:
+    """Semantic IDs as `catalog` draws them; ads that share one get de-dup tokens by row.
+
+    Raises:
+        ValueError: More ads share one than there are de-dup tokens, `DEDUP_SIZE`.
+    """
+    codes = _codes(np.random.default_rng(seed), ads, levels, codebook_size)
+    key = np.ravel_multi_index(tuple(codes.T), (codebook_size,) * levels)
+    order = np.argsort(key, kind="stable")
+    opens = np.r_[True, np.diff(key[order]) != 0]
+    group_start = np.flatnonzero(opens)[np.cumsum(opens) - 1]
+    dedup = np.empty(ads, np.int32)
+    dedup[order] = np.arange(ads) - group_start
+    if dedup.max() >= DEDUP_SIZE:
+        raise ValueError(
+            f"{dedup.max() + 1} of {ads} generated ads share a semantic ID, {DEDUP_SIZE} may; draw "
+            "more levels or codes."
+        )
+    return Sids(np.c_[codes, dedup], (*[codebook_size] * levels, DEDUP_SIZE))
 
 
 def histories(ads: int, rows: int, length: int, seed: int = 0) -> np.ndarray:

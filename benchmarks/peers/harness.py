@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -85,7 +85,27 @@ class Subject(abc.ABC):
         return {"rows": len(codes), "distinct_sids": len(np.unique(codes, axis=0))}
 
 
-def serve(subject: Subject) -> None:
+class Runs(Protocol):
+    """What a process does: any subject, of this benchmark or another."""
+
+    version: str
+    parameters: int
+
+    def run(self, task: str) -> dict[str, Any]:
+        """Carries out a task; returns what there is to say of it."""
+        ...
+
+
+class HasFolder(Protocol):
+    """A job as far as its process is concerned: where its files lie."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        ...
+
+
+def serve(subject: Runs) -> None:
     """Does the tasks that stdin names, one a line; says on stdout when each is done."""
     _say({"version": subject.version, "parameters": subject.parameters})
     for line in sys.stdin:
@@ -103,17 +123,20 @@ class Worker:
         python: interpreter of the subject's environment.
         module: module to run.
         job: the job, saved.
+        passive: whether idle OpenMP threads sleep instead of spinning for a while.
 
     Raises:
         RuntimeError: the process ended; the message is the end of its log.
     """
 
-    def __init__(self, python: Path, module: str, job: Job) -> None:
+    def __init__(self, python: Path, module: str, job: HasFolder, passive: bool = True) -> None:
         self._module = module
         self._log = open(job.folder / f"{module}.log", "w+")  # noqa: SIM115
         # OpenMP threads that spin while they wait take the core that the other subject, or other
         # work on the machine, needs.
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        if passive:
+            environment["OMP_WAIT_POLICY"] = "PASSIVE"
         self._process = subprocess.Popen(
             [str(python), "-m", module, str(job.folder)],
             cwd=Path(__file__).resolve().parents[2],

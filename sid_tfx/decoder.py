@@ -225,11 +225,12 @@ class SidDecoder(tf.Module):
         return _top(candidates, total, k)
 
     def _retrieve(self, query: tf.Tensor, excluded: tf.Tensor | None) -> tf.Tensor:
-        """The index's ads for queries `[B, D]` that are not excluded, -1 past the last."""
+        """The index's live, not excluded ads for queries `[B, D]`, -1 past the last."""
         assert self.index is not None
+        live = self.trie.live_rows
         if excluded is None:
-            return self.index(query, self.dense_candidates)[1]
-        return self.index.query_with_exclusions(query, excluded, self.dense_candidates)[1]
+            return self.index(query, self.dense_candidates, live)[1]
+        return self.index.query_with_exclusions(query, excluded, self.dense_candidates, live)[1]
 
     def _best(
         self, scores: tf.Tensor, k: int, excluded: tf.Tensor | None

@@ -80,6 +80,25 @@ def test_an_index_finds_what_scoring_every_ad_finds(model, seen):
     assert (shift >= -1e-4).all()
 
 
+def test_an_index_looks_past_ads_that_are_off(model):
+    rows = tf.constant([[5, 9, 2, 7]])
+    best = np.argsort(-np.asarray(model.dense_scores(model.user_state(rows)))[0])
+    decoder = SidDecoder(model, beam_size=1, dense_candidates=3, index=dense_index(model))
+    live = np.zeros(ADS, bool)
+    live[best[-6:]] = True
+    decoder.trie.set_live(live)
+    found = decoder.recommend(rows, 1, "hybrid").rows.numpy()[0, 0]
+    state = model.user_state(rows)
+    # The beam's one ad and the three best of those that are on, though 34 better ones are off.
+    beam = SidDecoder(model, beam_size=1)
+    beam.trie.set_live(live)
+    candidates = {*best[-6:-3], int(beam.recommend(rows, 1).rows[0, 0])}
+    everything = np.arange(1, ADS + 1)[None]
+    dense = np.asarray(tf.nn.log_softmax(model.dense_scores(state)))[0]
+    truth = np.asarray(model.sid_log_probs(state, everything))[0] + dense
+    assert found == max(candidates, key=lambda row: truth[row])
+
+
 def test_hybrid_is_the_sid_score_plus_the_weighted_dense_score_of_every_candidate(model):
     rows = tf.constant([[5, 9, 2, 7], [7, 1, 0, 0]])
     model.dense_weight.assign(0.4)

@@ -378,6 +378,31 @@ def test_similar_ads_match_cosine_similarity_and_leave_the_ad_out(ask, parts):
     assert [ads[0] for ads in _ads(by_vector)] == [_ad(row) for row in rows]
 
 
+def test_similar_ads_by_sid_search_what_the_codes_say_and_neither_names_an_ad_that_is_off(parts):
+    vectors = np.random.default_rng(8).normal(size=(ADS, 7)).astype(np.float32)
+    index = BruteForce(similarity="cosine").index(vectors)
+    servable = parts.servable(sid_index=index)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    nearest = [row for row in np.argsort(-(unit @ unit[5]), kind="stable") if row != 5]
+    asked = {"ad_ids": np.array([_ad(5), "nobody"])}
+    answer = _here(servable, "similar_ads_by_sid", asked)
+    assert _ads(answer)[0] == [_ad(row) for row in nearest[: LIMITS.max_k]]
+    np.testing.assert_array_equal(answer["count"], [LIMITS.max_k, 0])
+    live = np.ones(ADS, bool)
+    live[nearest[:3]] = False
+    off = [_ad(row) for row in nearest[:3]]
+    servable.set_live(live)
+    answer = _here(servable, "similar_ads_by_sid", asked)
+    assert _ads(answer)[0] == [_ad(row) for row in nearest[3 : LIMITS.max_k + 3]]
+    embedding = {"embedding": parts.catalog.embeddings[nearest[:3]]}
+    for signature, inputs in (("similar_ads", asked), ("similar_to_embedding", embedding)):
+        answer = _here(servable, signature, inputs)
+        assert answer["count"][0] == LIMITS.max_k
+        assert not {ad for ads in _ads(answer) for ad in ads} & set(off)
+    with pytest.raises(ValueError, match="no index over SID embeddings"):
+        parts.servable().similar_ads_by_sid(tf.constant([_ad(5)]))
+
+
 def test_encode_ads_is_what_the_tokenizer_says(ask, parts):
     examples = tf.constant([_example(title="word1 word2", advertiser="word3"), _example()])
     answer = ask("encode_ads", examples=examples)

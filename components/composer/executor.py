@@ -76,14 +76,20 @@ class Executor(base_executor.BaseExecutor):
             "index": manifest["fingerprint"],
             "recommender": recommender_metadata["fingerprint"],
         }
-        chosen = manifest["spaces"]["embedding"]["flavours"]
         for flavour in ("portable", "scann"):
-            index = load_index(os.path.join(uri["index"], chosen[flavour]["path"]))
+            index, sid_index = (
+                load_index(
+                    os.path.join(
+                        uri["index"], manifest["spaces"][space]["flavours"][flavour]["path"]
+                    )
+                )
+                for space in ("embedding", "sid_embedding")
+            )
             model = artifact_utils.get_single_instance(output_dict[flavour])
             path = path_utils.serving_model_dir(model.uri)
             try:
                 limits = WireLimits(**{name: exec_properties[name] for name in _LIMITS})
-                servable = Servable(**parts, limits=limits, index=index)
+                servable = Servable(**parts, limits=limits, index=index, sid_index=sid_index)
             except ValueError as error:
                 raise Refused(f"Composer: {error}") from error
             save(servable, path, {"fingerprints": fingerprints})

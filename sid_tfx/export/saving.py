@@ -26,6 +26,10 @@ def signatures(servable: Servable) -> dict[str, tf.types.experimental.ConcreteFu
     history = spec("history", tf.string, limits.max_history)
     examples = spec("examples", tf.string)
     recommend = trace(servable.recommend, history)
+    by_sid = {}
+    if servable.sid_index is not None:
+        ad_ids = spec("ad_ids", tf.string)
+        by_sid["similar_ads_by_sid"] = trace(servable.similar_ads_by_sid, ad_ids)
     return {
         "serving_default": recommend,
         "recommend": recommend,
@@ -42,6 +46,7 @@ def signatures(servable: Servable) -> dict[str, tf.types.experimental.ConcreteFu
             servable.similar_to_embedding, spec("embedding", tf.float32, servable.embedding_dim)
         ),
         "evaluate": trace(servable.evaluate, examples),
+        **by_sid,
     }
 
 
@@ -71,6 +76,7 @@ def save(
         "levels": servable.levels,
         "embedding_dim": servable.embedding_dim,
         "index": servable.index.kind,
+        "sid_index": servable.sid_index.kind if servable.sid_index is not None else None,
         "default_mode": servable.default_mode,
         "limits": servable.limits.to_dict(),
         "fingerprints": servable.fingerprints,

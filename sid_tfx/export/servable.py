@@ -84,6 +84,8 @@ class Servable(tf.Module):
             `recommend_filtered` where a row's mode is neither.
         dense_index: Index over the recommender's `item_vectors`, similarity `"dot_product"`, that
             finds the dense candidates of hybrid mode; None to score all ads.
+        sid_index: Index over what the ads' codes alone reconstruct (`sid_embeddings`), identifiers
+            as in `index`; None leaves out the signature `similar_ads_by_sid`.
 
     Raises:
         ValueError: The parts do not belong together.
@@ -105,6 +107,7 @@ class Servable(tf.Module):
         index: TopK | None = None,
         default_mode: str = GENERATIVE,
         dense_index: TopK | None = None,
+        sid_index: TopK | None = None,
     ) -> None:
         super().__init__(name="servable")
         if default_mode not in MODES:
@@ -118,11 +121,12 @@ class Servable(tf.Module):
         if index is None:
             index = BruteForce(similarity="cosine")
             index.index(catalog.embeddings)
-        if index.size != len(catalog):
-            raise ValueError(
-                f"the index has {index.size} ads, the catalogue {len(catalog)}; build the index "
-                "over this catalogue's embeddings."
-            )
+        for name, given in (("index", index), ("sid_index", sid_index)):
+            if given is not None and given.size != len(catalog):
+                raise ValueError(
+                    f"the {name} has {given.size} ads, the catalogue {len(catalog)}; build the "
+                    "index over this catalogue's embeddings."
+                )
         if len(popularity) != len(catalog):
             raise ValueError(
                 f"popularity has {len(popularity)} counts, the catalogue {len(catalog)} ads; give "
@@ -139,6 +143,7 @@ class Servable(tf.Module):
         self.popularity = Popularity(popularity, most)
         self.decoder = SidDecoder(recommender, self.limits.beam_size, index=dense_index)
         self.index = index
+        self.sid_index = sid_index
         self.preprocess = preprocess
         self._hidden = _Hidden(tokenizer)
         # Session loaders, TF Serving's among them, restore only variables that a tf.Module tracks
@@ -197,11 +202,29 @@ class Servable(tf.Module):
         return {"sids": encoded["codes"], "embedding": encoded["embedding"]}
 
     def similar_ads(self, ad_ids: tf.Tensor) -> Outputs:
-        """Signature `similar_ads`: string [B] -> the nearest other ads; none for an unknown ad."""
+        """Signature `similar_ads`: string [B] -> the nearest other ads; none for an unknown ad.
+
+        Near are ads whose joint embeddings are.
+        """
+        return self._similar(self.index, ad_ids)
+
+    def similar_ads_by_sid(self, ad_ids: tf.Tensor) -> Outputs:
+        """Signature `similar_ads_by_sid`: as `similar_ads`, by the SID embeddings.
+
+        Ads with the same codes are equally near, with score 1.
+
+        Raises:
+            ValueError: The servable has no `sid_index`.
+        """
+        if self.sid_index is None:
+            raise ValueError("This servable has no index over SID embeddings; give it `sid_index`.")
+        return self._similar(self.sid_index, ad_ids)
+
+    def _similar(self, index: TopK, ad_ids: tf.Tensor) -> Outputs:
         rows = self.ads.rows(ad_ids)
-        queries = self.index.vectors(tf.maximum(rows, 0))
-        scores, similar = self.index.query_with_exclusions(
-            queries, rows[:, None], self.limits.max_k
+        queries = index.vectors(tf.maximum(rows, 0))
+        scores, similar = index.query_with_exclusions(
+            queries, rows[:, None], self.limits.max_k, self.decoder.trie.live_rows
         )
         return self._neighbours(scores, similar, rows >= 0)
 
@@ -209,7 +232,7 @@ class Servable(tf.Module):
         """Signature `similar_to_embedding`: float [B, D] -> the nearest ads; none for NaN."""
         usable = tf.reduce_all(tf.math.is_finite(embedding), axis=1)
         queries = tf.where(usable[:, None], embedding, 0.0)
-        scores, similar = self.index(queries, self.limits.max_k)
+        scores, similar = self.index(queries, self.limits.max_k, self.decoder.trie.live_rows)
         return self._neighbours(scores, similar, usable)
 
     def evaluate(self, examples: tf.Tensor) -> Outputs:

@@ -207,6 +207,18 @@ def test_the_flavours_differ_in_their_ops(composed):
     assert "ScaNN" in get_summary(composed["scann"])
 
 
+def test_similar_ads_are_served_by_both_spaces(generation, composed):
+    model = tf.saved_model.load(_model(composed, "portable"))
+    ad_ids = tf.constant(list(generation.catalog.ad_ids[:3]))
+    for signature in ("similar_ads", "similar_ads_by_sid"):
+        answer = model.signatures[signature](ad_ids=ad_ids)
+        np.testing.assert_array_equal(answer["count"], [LIMITS["max_k"]] * 3)
+        for ad, row in zip(ad_ids.numpy(), answer["ad_ids"].numpy(), strict=True):
+            assert ad not in row
+    manifest = read_manifest(_model(composed, "scann"))
+    assert (manifest["index"], manifest["sid_index"]) == ("scann", "scann")
+
+
 def test_popularity_comes_from_the_train_split(generation, composed):
     model = tf.saved_model.load(_model(composed, "portable"))
     history = tf.fill([1, LIMITS["max_history"]], "")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -101,7 +102,7 @@ def states(client: RecommenderClient) -> dict[int, str]:
     default=DEFAULT_SERVABLE,
     help="Folder of numbered versions; copies of the newest are switched between.",
 )
-@click.option("--requests", default=200_000, type=click.IntRange(min=100))
+@click.option("--requests", default=200_000, type=click.IntRange(min=100), help="At least.")
 @click.option("--switches", default=20, type=click.IntRange(min=1))
 @click.option("--concurrency", default=32, type=click.IntRange(min=1))
 @click.option("--seed", default=0, help="Draws the histories.")
@@ -189,25 +190,30 @@ def _switch(
     switches: int,
     concurrency: int,
 ) -> Timings:
-    timings, flood = Timings(), Flood(server.target)
-    load = threading.Thread(
-        target=flood.ask,
-        args=(
-            (bodies[index % len(bodies)] for index in range(requests)),
-            concurrency,
-            timings,
-            answers.check,
-        ),
-    )
+    timings, flood, switched = Timings(), Flood(server.target), threading.Event()
+
+    def stream() -> Iterator[bytes]:
+        # A small load would end while the first versions load: it goes on until the last serves.
+        for index in itertools.count():
+            if index >= requests and switched.is_set():
+                return
+            yield bodies[index % len(bodies)]
+
+    load = threading.Thread(target=flood.ask, args=(stream(), concurrency, timings, answers.check))
     load.start()
-    with RecommenderClient(server.target, MODEL) as client:
+    with RecommenderClient(server.target, MODEL, timeout=_WAIT_SECONDS) as client:
         for version in range(2, switches + 2):
             share = requests * (version - 1) // (switches + 1)
             wait_for(functools.partial(_answered, timings, share), "the load")
             answers.published.add(version)
             publish(source, base, version)
             wait_for(functools.partial(_serves, client, version), f"version {version}")
+            wait_for(
+                functools.partial(answers.by_version.__contains__, version),
+                f"an answer of version {version}",
+            )
             shutil.rmtree(base / str(version - 1))
+    switched.set()
     load.join()
     flood.close()
     return timings
@@ -217,7 +223,7 @@ def _push_damaged(
     server: ServerProcess, source: Path, base: Path, version: int, newest: int
 ) -> bool:
     publish_damaged(source, base, version)
-    with RecommenderClient(server.target, MODEL) as client:
+    with RecommenderClient(server.target, MODEL, timeout=_WAIT_SECONDS) as client:
         wait_for(lambda: states(client).get(version) == "END", "the damaged version's refusal")
         return _serves(client, newest)
 

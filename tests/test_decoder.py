@@ -7,8 +7,10 @@ import tensorflow as tf
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.decodable import Cached
 from sid_tfx.decoder import SidDecoder
+from sid_tfx.export import custom_ops
 from sid_tfx.recommender import SidRecommender
-from sid_tfx.retrieval import BruteForce
+from sid_tfx.retrieval import BruteForce, Partitioned
+from tests import fresh_process
 
 pytestmark = pytest.mark.unit
 
@@ -148,3 +150,40 @@ def test_an_index_that_does_not_fit_is_refused(model, index, hybrid, message):
 def test_vectors_in_an_index_are_not_refreshed(model):
     with pytest.raises(RuntimeError, match="Build a new one"):
         SidDecoder(model, index=dense_index(model)).refresh()
+
+
+class Exported(tf.Module):
+    """A decoder as a servable holds it."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 4], tf.int32, name="rows"),
+            tf.TensorSpec([None], tf.bool, name="hybrid"),
+        ],
+        autograph=False,
+    )
+    def best(self, rows, hybrid):
+        return self.decoder.recommend(rows, 5, hybrid, filter_seen=hybrid)._asdict()
+
+
+def test_both_modes_and_the_index_are_served_from_one_graph_of_core_ops(model, tmp_path):
+    index = Partitioned(k=5, num_partitions=4, num_partitions_to_search=4)
+    index.index(np.asarray(model.item_vectors()))
+    module = Exported(SidDecoder(model, beam_size=5, dense_candidates=6, index=index))
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.best})
+    assert custom_ops(str(tmp_path)) == []
+    request = {
+        "rows": np.array([[5, 9, 2, 7], [5, 9, 2, 7], [7, 1, 0, 0]], np.int32),
+        "hybrid": np.array([True, False, True]),
+    }
+    here = {name: value.numpy() for name, value in module.best(**request).items()}
+    there = fresh_process.run(tmp_path, [("serving_default", request)])[0]
+    np.testing.assert_array_equal(there["rows"], here["rows"])
+    np.testing.assert_allclose(there["scores"], here["scores"], rtol=1e-4)
+    assert (here["count"] == 5).all()
+    # The seen filter is the hybrid rows' alone, as asked.
+    assert not set(here["rows"][0]) & {4, 8, 1, 6}

@@ -1,5 +1,11 @@
 """Every architecture trains with `fit`, decodes under the trie, exports and comes back."""
 
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
 import keras
 import numpy as np
 import pytest
@@ -182,3 +188,40 @@ def test_the_default_also_trains_on_one_target_per_example(catalog):
         for t in (1, 2)
     ]
     assert float(whole) == pytest.approx(np.mean(parts), rel=1e-5)
+
+
+JAX_SCRIPT = """
+import sys
+import keras, numpy as np
+import sid_tfx.recommender
+assert keras.backend.backend() == "jax"
+for path in sys.argv[1:]:
+    model = keras.saving.load_model(path)
+    rows = np.array([[5, 9, 2, 7, 0], [1, 0, 0, 0, 0]])
+    scores = model.sid_log_probs(model.user_state(rows), np.tile([[1, 2, 3]], (2, 1)))
+    np.save(path + ".npy", np.asarray(scores))
+    model.compile(keras.optimizers.Adam(1e-2))
+    x, y = np.tile(rows[:1, :4], (16, 1)), np.full(16, 3) if model.one_target else None
+    losses = model.fit(x, y, epochs=6, verbose=0).history["loss"]
+    assert losses[-1] < losses[0], losses
+"""
+
+
+@pytest.mark.slow
+def test_jax_gives_the_same_scores_and_trains(catalog, tmp_path):
+    paths, want = [], []
+    for architecture in sorted(EPOCHS):
+        model = SidRecommender.for_catalog(catalog, **SMALL, architecture=architecture)
+        paths.append(str(tmp_path / f"{architecture}.keras"))
+        model.save(paths[-1])
+        state = model.user_state(HISTORIES)
+        want.append(model.sid_log_probs(state, np.tile([[1, 2, 3]], (2, 1))))
+    root = pathlib.Path(__file__).resolve().parents[1]
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(JAX_SCRIPT), *paths],
+        check=True,
+        cwd=root,
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(root)},
+    )
+    for path, scores in zip(paths, want, strict=True):
+        np.testing.assert_allclose(np.load(path + ".npy"), scores, atol=1e-4, err_msg=path)

@@ -91,7 +91,7 @@ PRESETS: dict[str, Preset] = {
             "quantization": 1.0,
             "dual_tower": 0.1,
             # QuaSID's 0.2 is too weak to part ads of one advertiser and category that L_sid pulls.
-            "repulsion_full": 6.0,
+            "repulsion_full": 4.0,
             # Pushing apart ads that share all codes but one costs ranking: a prefix is to be shared.
             "repulsion_partial": 0.0,
         },

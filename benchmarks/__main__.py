@@ -10,7 +10,7 @@ import click
 
 from benchmarks import common
 
-BENCHMARKS = ("retrieval", "decoding", "serving", "tokenizers", "repulsion")
+BENCHMARKS = ("retrieval", "decoding", "serving", "tokenizers", "repulsion", "training")
 
 
 @click.command()

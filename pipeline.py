@@ -205,9 +205,7 @@ def servable_set(
     for flavour in flavours:
         base = config.push_directory / flavour / "sid_tfx"
         try:
-            made = sets.publish_servable_set(
-                base, sets.only(ids) if only else sets.switch_off(ids)
-            )
+            made = sets.publish_servable_set(base, sets.only(ids) if only else sets.switch_off(ids))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         console.print(

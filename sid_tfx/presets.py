@@ -92,7 +92,7 @@ PRESETS: dict[str, Preset] = {
             "dual_tower": 0.1,
             # QuaSID's 0.2 is too weak to part ads of one advertiser and category that L_sid pulls.
             "repulsion_full": 4.0,
-            # Pushing apart ads that share all codes but one costs ranking: a prefix is to be shared.
+            # Ads that share a prefix may: pushing them apart costs ranking.
             "repulsion_partial": 0.0,
         },
         # The last refit is early: repulsion needs the rest of the epochs to settle codes.

@@ -110,7 +110,7 @@ def test_an_absent_reference_leaves_the_plug_in_rows(cells):
 def test_bootstrap_in_blocks_is_the_bootstrap_at_once(monkeypatch):
     differences = np.random.default_rng(0).normal(0.1, 1, 500)
     whole = bootstrap_mean(differences, resamples=200)
-    monkeypatch.setattr("sid_tfx.evaluation._BOOTSTRAP_DRAWS", 3_000)
+    monkeypatch.setattr("sid_tfx.evaluation.bootstrap._DRAWS", 3_000)
     assert bootstrap_mean(differences, resamples=200) == whole
     assert whole["low"] < whole["difference"] < whole["high"]
 

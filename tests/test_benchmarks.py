@@ -177,6 +177,7 @@ def test_ratios_compare_equal_recall_only():
     assert "ratio_to_brute_force" not in missed
 
 
+@pytest.mark.slow
 def test_retrieval(tmp_path):
     file = tmp_path / "out" / "r.json"
     sizes = ("--vectors", 300, "--queries", 30, "--dimensions", 16, "--seconds", 0)

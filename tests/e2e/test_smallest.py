@@ -28,6 +28,7 @@ def _market(folder, events_per_user):
     return options(folder / "runs", ads, events)
 
 
+@pytest.mark.slow
 def test_three_ads_without_category_are_served(tmp_path):
     summary = tmp_path / "summary.json"
     pipeline("run", *_market(tmp_path, events_per_user=4), "--json", str(summary))

@@ -6,6 +6,7 @@ call of a `tf.function` adds about 0.3 ms of Python, which no request pays.
 
 from __future__ import annotations
 
+import abc
 import math
 import subprocess
 import sys
@@ -51,7 +52,7 @@ class Served:
         self._folder.cleanup()
 
 
-class OwnSubject(harness.Subject):
+class OwnSubject(harness.Subject, abc.ABC):
     """What our indices share: built once, searched with any effort, timed through `Served`."""
 
     def __init__(self, threads: int) -> None:
@@ -61,13 +62,13 @@ class OwnSubject(harness.Subject):
         self._settled: tuple[int, int] | None = None
         self._trial: tuple[int, Search] | None = None
 
+    @abc.abstractmethod
     def make(self, vectors: np.ndarray) -> TopK:
         """Builds the index and sets `efforts`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def at(self, effort: int) -> TopK:
         """The index, searched with this effort."""
-        raise NotImplementedError
 
     def build(self, vectors: np.ndarray) -> None:
         self._dimensions = vectors.shape[1]

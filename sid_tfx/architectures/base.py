@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ class AdInputs(NamedTuple):
     kept: Any
 
 
-class Architecture(keras.layers.Layer):
+class Architecture(keras.layers.Layer, abc.ABC):
     """Base of the architectures.
 
     A *user state* is what is computed once per request: any nest of tensors `[B, ...]`. Decoding
@@ -88,13 +89,13 @@ class Architecture(keras.layers.Layer):
         self.hidden_size = hidden_size
         self.add_layers(SeededLayers(seed), **self._config)
 
+    @abc.abstractmethod
     def add_layers(self, make: SeededLayers, **config: Any) -> None:
         """Makes and builds the layers; the constructor calls it with its arguments."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(self, ads: AdInputs, training: bool = False) -> Any:
         """States of histories, for the losses."""
-        raise NotImplementedError
 
     def sequence_losses(
         self, states: Any, codes: Any, smoothing: float, training: bool
@@ -136,14 +137,15 @@ class Architecture(keras.layers.Layer):
             "histories alone, as sid_tfx.datasets.sequences.SequenceBatches does."
         )
 
+    @abc.abstractmethod
     def user_state(self, ads: AdInputs) -> Any:
         """The user state after the last ad of each history."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def user_vector(self, state: Any) -> Any:
         """The part `[B, hidden_size]` of a user state that dense retrieval reads."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def next_log_probs(self, state: Any, prefix: Any) -> Any:
         """Log-probabilities of the next code.
 
@@ -154,7 +156,6 @@ class Architecture(keras.layers.Layer):
         Returns:
             float `[B, W, level_sizes[l]]`; at level 0, where all beams are equal, `[B, 1, ...]`.
         """
-        raise NotImplementedError
 
     def initial_cache(self, state: Any) -> Any:
         """What a beam carries from level to level, before the first: nothing by default."""

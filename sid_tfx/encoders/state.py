@@ -1,5 +1,6 @@
 """What the encoders over an ad's SID states share: the tower before their heads, and the rest."""
 
+import abc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,9 +57,9 @@ class StateEncoder(LatentEncoder):
             "seed": seed,
         }
 
+    @abc.abstractmethod
     def heads(self) -> Sequence[keras.layers.Dense]:
         """Returns the heads of the subclass, each of which reads one state."""
-        raise NotImplementedError
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the variables."""

@@ -14,12 +14,15 @@ class Decodable(Protocol):
     Attributes:
         level_sizes: Codes per level, the de-dup tokens last.
         ad_codes: int32 `[N + 1, levels + 1]`: full codes by row + 1.
+        catalog_softmax: What is true if probabilities are among the codes that the catalogue has
+            after a prefix, as those of `sid_log_probs` must then be.
         dense_weight: Scalar; weight of the dense score in hybrid mode.
         variables: All Keras variables.
     """
 
     level_sizes: tuple[int, ...]
     ad_codes: Any
+    catalog_softmax: Any
     dense_weight: Any
 
     @property

@@ -13,6 +13,9 @@ from sid_tfx.decodable import Cached, Decodable
 from sid_tfx.decoding import BeamResult, BeamState, PrefixTrie, beam_search
 from sid_tfx.retrieval import TopK
 
+DENSE_CANDIDATES = 50
+"""Ads that the dense side contributes in hybrid mode, unless a decoder is told otherwise."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Hidden:
@@ -64,7 +67,7 @@ class SidDecoder(tf.Module):
         self,
         recommender: Decodable,
         beam_size: int = 50,
-        dense_candidates: int = 50,
+        dense_candidates: int = DENSE_CANDIDATES,
         index: TopK | None = None,
         hybrid: bool = True,
     ) -> None:
@@ -173,7 +176,16 @@ class SidDecoder(tf.Module):
             return model.next_log_probs(state, prefix), cache
 
         cache = model.initial_cache(state) if isinstance(model, Cached) else ()
-        return beam_search(next_log_probs, self.trie, width, width, batch, excluded, cache)
+        return beam_search(
+            next_log_probs,
+            self.trie,
+            width,
+            width,
+            batch,
+            excluded,
+            cache,
+            renormalize=model.catalog_softmax is not None,
+        )
 
     def _excluded(
         self, rows: tf.Tensor, excluded_rows: tf.Tensor | None, filter_seen: bool | tf.Tensor

@@ -10,7 +10,8 @@ from keras import ops
 
 from sid_tfx.architectures import ARCHITECTURES, AdInputs
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.layers import DenseHead
+from sid_tfx.layers import CatalogSoftmax, DenseHead
+from sid_tfx.layers.dense_head import cross_entropy
 from sid_tfx.layers.history import pack_history
 from sid_tfx.transformer import SeededLayers
 
@@ -55,6 +56,8 @@ class SidRecommender(keras.Model):
         dropout: Rate in blocks and head.
         item_dropout: Share of a history's ads hidden from the model in training.
         label_smoothing: Of the code losses.
+        catalog_softmax: Whether a code's probability is among those that the catalogue has after
+            the same prefix (`CatalogSoftmax`), in training and decoding, or among all codes.
         id_embedding: Whether ads have a trained vector of their own beside codes and content.
         dense_loss_weight: Weight of the dense loss; 0 trains the codes alone.
         dense_negatives: The dense loss compares with all ads if there are at most this many, else
@@ -91,6 +94,7 @@ class SidRecommender(keras.Model):
         dropout: float = 0.1,
         item_dropout: float = 0.1,
         label_smoothing: float = 0.05,
+        catalog_softmax: bool = True,
         id_embedding: bool = True,
         dense_loss_weight: float = 1.0,
         dense_negatives: int = 1024,
@@ -115,6 +119,7 @@ class SidRecommender(keras.Model):
             "dropout": dropout,
             "item_dropout": item_dropout,
             "label_smoothing": label_smoothing,
+            "catalog_softmax": catalog_softmax,
             "id_embedding": id_embedding,
             "dense_loss_weight": dense_loss_weight,
             "dense_negatives": dense_negatives,
@@ -163,6 +168,9 @@ class SidRecommender(keras.Model):
         self.dense_head = DenseHead(
             hidden_size, content_size, dense_negatives, seed=make.seed(), name="dense_head"
         )
+        self.catalog_softmax = None
+        if catalog_softmax:
+            self.catalog_softmax = CatalogSoftmax(num_ads, self.level_sizes, name="catalog_softmax")
         self.draws = keras.random.SeedGenerator(make.seed(), name="draws")
         self.sid_loss = keras.metrics.Mean(name="sid_loss")
         self.dense_loss = keras.metrics.Mean(name="dense_loss")
@@ -199,6 +207,8 @@ class SidRecommender(keras.Model):
         # Upstream encoders differ in scale by orders of magnitude; unit RMS suits the projection.
         scale = float(np.sqrt(np.mean(np.square(catalog.embeddings, dtype=np.float64))))
         self.ad_codes.assign(np.pad(catalog.full_codes, [(1, 0), (0, 0)]))
+        if self.catalog_softmax is not None:
+            self.catalog_softmax.set_codes(catalog.full_codes)
         content = catalog.embeddings / max(scale, 1e-12)
         self.ad_content.assign(np.pad(content.astype(np.float32), [(1, 0), (0, 0)]))
 
@@ -265,7 +275,7 @@ class SidRecommender(keras.Model):
         return self.architecture.cached_log_probs(state, prefix, cache)
 
     def sid_log_probs(self, state: Any, rows: Any) -> Any:
-        """Log-probability of the full codes of given ads.
+        """Log-probability of the full codes of given ads, as `SidDecoder` scores them.
 
         Args:
             state: Of `user_state`.
@@ -280,6 +290,8 @@ class SidRecommender(keras.Model):
             log_probs, cache = self.cached_log_probs(state, codes[..., :level], cache)
             if level == 0:
                 log_probs = ops.broadcast_to(log_probs, (*ops.shape(rows), self.level_sizes[0]))
+            if self.catalog_softmax is not None:
+                log_probs = ops.log_softmax(self.catalog_softmax.mask(level, log_probs, rows))
             picked = ops.take_along_axis(log_probs, codes[..., level : level + 1], axis=-1)
             total = total + picked[..., 0]
         return total
@@ -315,15 +327,15 @@ class SidRecommender(keras.Model):
             training: Whether to drop.
         """
         rows = pack_history(x, self.max_history)
-        smoothing = self.label_smoothing
         if y is None:
             codes = ops.take(self.ad_codes, rows, axis=0)
-            sid, states = self.architecture.sequence_losses(y_pred, codes, smoothing, training)
+            logits, states = self.architecture.sequence_logits(y_pred, codes, training)
             targets = ops.reshape(rows[:, 1:], (-1,))
         else:
             targets = ops.cast(y, "int32")
             codes = ops.take(self.ad_codes, targets, axis=0)
-            sid, states = self.architecture.target_losses(y_pred, rows, codes, smoothing, training)
+            logits, states = self.architecture.target_logits(y_pred, rows, codes, training)
+        sid = self._code_losses(logits, targets)
         mask = ops.cast(targets > 0, states.dtype)
         count = ops.maximum(ops.sum(mask), 1.0)
         loss = sid = ops.sum(sid * mask) / count
@@ -334,6 +346,16 @@ class SidRecommender(keras.Model):
             self.dense_loss.update_state(dense)
             loss = loss + self.dense_loss_weight * dense
         return loss
+
+    def _code_losses(self, logits: list[Any], targets: Any) -> Any:
+        """Cross-entropy `[P]` of the codes of the target ads, summed over levels."""
+        codes = ops.take(self.ad_codes, targets, axis=0)
+        if self.catalog_softmax is not None:
+            return self.catalog_softmax.losses(logits, codes, targets, self.label_smoothing)
+        return sum(
+            cross_entropy(level_logits, codes[:, level], self.label_smoothing)
+            for level, level_logits in enumerate(logits)
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""

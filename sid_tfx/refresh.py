@@ -54,6 +54,8 @@ def refresh_recommender(
     refreshed = SidRecommender.from_config({**model.get_config(), "num_ads": len(catalog)})
     refreshed.set_catalog(catalog)
     tables = {id(model.ad_codes), id(model.ad_content), id(model.id_vectors)}
+    if model.catalog_softmax is not None:
+        tables |= {id(weight) for weight in model.catalog_softmax.weights}
     for new, old in zip(refreshed.weights, model.weights, strict=True):
         if id(old) not in tables:
             new.assign(old)

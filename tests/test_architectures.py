@@ -72,7 +72,12 @@ def log_probs_one_code_at_a_time(model, history, target):
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_training_loss_equals_what_decoding_says(catalog, architecture):
     model = SidRecommender.for_catalog(
-        catalog, **SMALL, architecture=architecture, dense_loss_weight=0.3, seed=3
+        catalog,
+        **SMALL,
+        architecture=architecture,
+        dense_loss_weight=0.3,
+        catalog_softmax=False,
+        seed=3,
     )
     rows = np.array([[3, 1, 4], [9, 2, 0], [7, 0, 0]])
     y = np.array([5, 6, 0]) if model.one_target else None
@@ -151,9 +156,9 @@ def test_a_new_ad_leaves_known_histories_as_they_were(trained, catalog):
     model = trained[0]
     grown = catalog.extend(["ad999"], [[0, 0]], np.ones((1, 8)))
     refreshed = refresh_recommender(model, catalog, grown)
-    rows = np.array([[1, 2, 3]])
-    want = model.sid_log_probs(model.user_state(HISTORIES[:1]), rows)
-    got = refreshed.sid_log_probs(refreshed.user_state(HISTORIES[:1]), rows)
+    prefix = np.zeros((1, 1, 0), np.int32)
+    want = model.next_log_probs(model.user_state(HISTORIES[:1]), prefix)
+    got = refreshed.next_log_probs(refreshed.user_state(HISTORIES[:1]), prefix)
     np.testing.assert_allclose(got, want, atol=1e-5)
     everything = SidDecoder(refreshed, beam_size=ADS + 1).recommend(HISTORIES[:1], ADS + 1)
     assert ADS in everything.rows.numpy()

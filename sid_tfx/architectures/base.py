@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from sid_tfx.layers.dense_head import cross_entropy
 from sid_tfx.transformer import SeededLayers
 
 
@@ -97,40 +96,36 @@ class Architecture(keras.layers.Layer, abc.ABC):
     def read(self, ads: AdInputs, training: bool = False) -> Any:
         """States of histories, for the losses."""
 
-    def sequence_losses(
-        self, states: Any, codes: Any, smoothing: float, training: bool
-    ) -> tuple[Any, Any]:
-        """Losses of every ad but the first of each history, as the target of those before it.
+    def sequence_logits(self, states: Any, codes: Any, training: bool) -> tuple[list[Any], Any]:
+        """Logits of every ad but the first of each history, as the target of those before it.
 
         Args:
             states: Of `read`.
             codes: int32 `[B, T, D]` of the histories.
-            smoothing: Label smoothing.
             training: Whether to drop.
 
         Returns:
-            Sum over levels `[B * (T - 1)]`, and the states `[B * (T - 1), hidden_size]` that find
-            the targets by inner product.
+            Per level, logits of the code `[B * (T - 1), level_sizes[l]]`, and the states
+            `[B * (T - 1), hidden_size]` that find the targets by inner product.
         """
         raise ValueError(
             f"{type(self).__name__} trains on one target per example; give fit(x, y) histories and "
             "targets, as sid_tfx.datasets.sequences.TargetBatches does."
         )
 
-    def target_losses(
-        self, states: Any, rows: Any, codes: Any, smoothing: float, training: bool
-    ) -> tuple[Any, Any]:
-        """Losses of one target per history.
+    def target_logits(
+        self, states: Any, rows: Any, codes: Any, training: bool
+    ) -> tuple[list[Any], Any]:
+        """Logits of one target per history.
 
         Args:
             states: Of `read`.
             rows: int32 `[B, T]`, packed.
             codes: int32 `[B, D]` of the targets.
-            smoothing: Label smoothing.
             training: Whether to drop.
 
         Returns:
-            Sum over levels `[B]`, and the states `[B, hidden_size]`.
+            Per level, logits of the code `[B, level_sizes[l]]`, and the states `[B, hidden_size]`.
         """
         raise ValueError(
             f"{type(self).__name__} trains on whole histories, each ad a target; give fit(x) "
@@ -168,14 +163,6 @@ class Architecture(keras.layers.Layer, abc.ABC):
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
         return {**super().get_config(), **self._config}
-
-
-def level_losses(logits: Sequence[Any], codes: Any, smoothing: float) -> Any:
-    """Cross-entropy `[...]` of codes `[..., D]`, summed over the levels of `logits`."""
-    return sum(
-        cross_entropy(level_logits, codes[..., level], smoothing)
-        for level, level_logits in enumerate(logits)
-    )
 
 
 def flat(values: Any) -> Any:

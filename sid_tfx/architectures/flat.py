@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from sid_tfx.architectures.base import AdInputs, Architecture, flat, level_losses
+from sid_tfx.architectures.base import AdInputs, Architecture, flat
 from sid_tfx.layers import AdEmbedding, CausalBlock
 from sid_tfx.transformer import SeededLayers
 
@@ -78,16 +78,13 @@ class FlatDecoder(Architecture):
             cache.append(keys_values)
         return self.output_norm(x), cache
 
-    def sequence_losses(
-        self, states: Any, codes: Any, smoothing: float, training: bool
-    ) -> tuple[Any, Any]:
+    def sequence_logits(self, states: Any, codes: Any, training: bool) -> tuple[list[Any], Any]:
         """See `Architecture`."""
         # The state before a code predicts it: those from the first ad's last code on.
         batch, length = ops.shape(codes)[:2]
         before = states[:, self.depth - 1 : -1]
         before = ops.reshape(before, (batch * (length - 1), self.depth, self.hidden_size))
-        logits = [out(before[:, level]) for level, out in enumerate(self.out)]
-        return level_losses(logits, flat(codes[:, 1:]), smoothing), before[:, 0]
+        return [out(before[:, level]) for level, out in enumerate(self.out)], before[:, 0]
 
     def user_state(self, ads: AdInputs) -> dict[str, Any]:
         """The last state, keys and values of the history per layer, its length in tokens."""

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from sid_tfx.architectures.base import AdInputs, Architecture, flat, level_losses
+from sid_tfx.architectures.base import AdInputs, Architecture, flat
 from sid_tfx.layers import AdEmbedding, CausalBlock, LevelHead
 from sid_tfx.layers.history import last_state
 from sid_tfx.transformer import SeededLayers
@@ -69,23 +69,17 @@ class ItemLevel(Architecture):
             x = block(x, training=training)
         return self.output_norm(x)
 
-    def sequence_losses(
-        self, states: Any, codes: Any, smoothing: float, training: bool
-    ) -> tuple[Any, Any]:
+    def sequence_logits(self, states: Any, codes: Any, training: bool) -> tuple[list[Any], Any]:
         """See `Architecture`."""
-        return self._code_losses(flat(states[:, :-1]), flat(codes[:, 1:]), smoothing, training)
+        states = flat(states[:, :-1])
+        return self.head(states, flat(codes[:, 1:]), training=training), states
 
-    def target_losses(
-        self, states: Any, rows: Any, codes: Any, smoothing: float, training: bool
-    ) -> tuple[Any, Any]:
+    def target_logits(
+        self, states: Any, rows: Any, codes: Any, training: bool
+    ) -> tuple[list[Any], Any]:
         """See `Architecture`."""
-        return self._code_losses(last_state(states, rows), codes, smoothing, training)
-
-    def _code_losses(
-        self, states: Any, codes: Any, smoothing: float, training: bool
-    ) -> tuple[Any, Any]:
-        logits = self.head(states, codes, training=training)
-        return level_losses(logits, codes, smoothing), states
+        states = last_state(states, rows)
+        return self.head(states, codes, training=training), states
 
     def user_state(self, ads: AdInputs) -> Any:
         """The last state, float `[B, hidden_size]`."""

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from sid_tfx.architectures.base import AdInputs, Architecture, level_losses
+from sid_tfx.architectures.base import AdInputs, Architecture
 from sid_tfx.layers import AdEmbedding, CausalBlock, MaskedAttention
 from sid_tfx.transformer import SeededLayers
 
@@ -111,14 +111,13 @@ class Tiger(Architecture):
         """bool `[B, T * D]`, True at the codes of ads."""
         return ops.repeat(rows > 0, self.depth, axis=1)
 
-    def target_losses(
-        self, states: Any, rows: Any, codes: Any, smoothing: float, training: bool
-    ) -> tuple[Any, Any]:
+    def target_logits(
+        self, states: Any, rows: Any, codes: Any, training: bool
+    ) -> tuple[list[Any], Any]:
         """See `Architecture`."""
         state = self._state(states, rows)
         written = self._write(state, codes[:, None, :-1], training)[:, 0]
-        logits = [out(written[:, level]) for level, out in enumerate(self.out)]
-        return level_losses(logits, codes, smoothing), state["vector"]
+        return [out(written[:, level]) for level, out in enumerate(self.out)], state["vector"]
 
     def user_state(self, ads: AdInputs) -> dict[str, Any]:
         """Keys and values of the encoder's states per decoder layer, their mask and mean."""

@@ -40,6 +40,7 @@ def beam_search(
     batch_size: int | tf.Tensor,
     excluded_rows: tf.Tensor | None = None,
     state: BeamState = (),
+    renormalize: bool = False,
 ) -> BeamResult:
     """Finds the ads with the most probable codes among those that may be returned.
 
@@ -70,6 +71,9 @@ def beam_search(
             Repeated rows are fine.
         state: State at level 0: tensors `[B, 1, ...]` in any nest, the axes after the second
             static; `()` for a model without.
+        renormalize: Whether log-probabilities are normalized over the codes that the catalogue
+            has after a prefix, so that those of all its ads sum to one. An ad that is excluded or
+            switched off keeps its share: it changes no other ad's score.
 
     Returns:
         A `BeamResult`. Ties keep the order of the codes.
@@ -97,7 +101,7 @@ def beam_search(
         log_probs = tf.reshape(log_probs, [-1, width, trie.sizes[level]])
         # Written as a comparison so that NaN is floored too.
         log_probs = tf.where(log_probs > LOG_PROB_FLOOR, log_probs, LOG_PROB_FLOOR)
-        children, codes, alive, step = _expand(trie, level, nodes, log_probs)
+        children, codes, alive, step = _expand(trie, level, nodes, log_probs, renormalize)
         if excluded is not None and ancestors is not None:
             alive -= _excluded_counts(trie, level, nodes, ancestors, excluded[1])
         branch = trie.branch[level]
@@ -124,7 +128,7 @@ def beam_search(
 
 
 def _expand(
-    trie: PrefixTrie, level: int, nodes: tf.Tensor, log_probs: tf.Tensor
+    trie: PrefixTrie, level: int, nodes: tf.Tensor, log_probs: tf.Tensor, renormalize: bool
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Children of `nodes`: ids, codes, live leaves and log-probabilities, `[B, W, branch]` each."""
     branch, size = trie.branch[level], trie.sizes[level]
@@ -132,6 +136,9 @@ def _expand(
         codes = tf.broadcast_to(tf.range(branch), tf.shape(log_probs))
         children = nodes[:, :, None] * size + tf.range(branch)
         live = tf.gather(tf.reshape(trie.live[level + 1], [-1, size]), nodes)
+        if renormalize:
+            there = tf.gather(tf.reshape(trie.occupied[level + 1], [-1, size]), nodes)
+            log_probs = _normalized(log_probs, there)
         return children, codes, live, log_probs
     first = tf.gather(trie.first_child[level], nodes)[:, :, None]
     end = tf.gather(trie.first_child[level], nodes + 1)[:, :, None]
@@ -143,7 +150,14 @@ def _expand(
     live = tf.where(inside, trie.live_under(level + 1, children), 0)
     beams = tf.range(tf.size(nodes)) * size
     flat = tf.reshape(beams, tf.shape(first)) + codes
-    return children, codes, live, tf.gather(tf.reshape(log_probs, [-1]), flat)
+    step = tf.gather(tf.reshape(log_probs, [-1]), flat)
+    return children, codes, live, _normalized(step, inside) if renormalize else step
+
+
+def _normalized(log_probs: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
+    """Log-probabilities normalized over the last axis, where `there`."""
+    log_probs = tf.where(there, log_probs, LOG_PROB_FLOOR)
+    return log_probs - tf.reduce_logsumexp(log_probs, axis=-1, keepdims=True)
 
 
 def _excluded_leaves(trie: PrefixTrie, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

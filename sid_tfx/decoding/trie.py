@@ -28,6 +28,7 @@ class PrefixTrie(tf.Module):
         branch: Per depth, the most children that any node there has.
         first_child: Per depth from `dense_depth` on, int32 `[nodes + 1]`.
         codes: Per depth from `dense_depth + 1` on, int16 or int32 `[nodes]`: the last code.
+        occupied: Per dense depth but the root's, bool `[nodes]`: whether an ad has this prefix.
         live: Per depth but the last, int32 `[nodes]`: leaves under the node that may be returned.
         live_rows: bool `[num_leaves]` by catalogue row: the ads that may be returned.
         leaf_rows: int32 `[num_leaves]`: catalogue row of each leaf.
@@ -75,6 +76,10 @@ class PrefixTrie(tf.Module):
         ]
         self.live_rows = _variable(np.ones(self.num_leaves, bool), "live_rows")
         self.set_live(tf.ones([self.num_leaves], tf.bool))
+        self.occupied = [
+            _variable(self.live[d].numpy() > 0, f"occupied_{d}") if 0 < d <= dense_depth else None
+            for d in range(self.depth)
+        ]
 
     @classmethod
     def build(cls, full_codes: np.ndarray, sizes: Sequence[int]) -> PrefixTrie:

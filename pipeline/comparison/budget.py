@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import pydantic
+
 from pipeline.config import ConfigError
 
 _SIZES = (
     "hidden_size", "num_layers", "num_heads", "mlp_size", "head_size", "head_layers", "dropout",
-    "max_history",
+    "max_history", "catalog_softmax",
 )  # fmt: skip
 
 
@@ -22,7 +24,7 @@ class Budget:
     differ between two cells. There is no early stop, so that all train on the same steps.
 
     Args:
-        hidden_size: See `SidRecommender`, as the next six.
+        hidden_size: See `SidRecommender`, as the next five.
         num_layers: Transformer blocks.
         num_heads: Attention heads.
         mlp_size: Width of the blocks' MLPs.
@@ -30,6 +32,7 @@ class Budget:
         head_layers: Hidden layers of the level head.
         dropout: Rate in blocks and head. None: so short a training underfits.
         max_history: Newest ads of a history, in training and in evaluation.
+        catalog_softmax: See `SidRecommender`.
         positions: Positions per batch.
         epochs: Passes over the training histories.
         learning_rate: AdamW's, at its peak.
@@ -52,6 +55,7 @@ class Budget:
     head_layers: int = 2
     dropout: float = 0.0
     max_history: int = 20
+    catalog_softmax: bool = True
     positions: int = 2048
     epochs: int = 10
     learning_rate: float = 4e-3
@@ -81,7 +85,7 @@ class Budget:
             if name not in types:
                 raise ConfigError(f"--budget has no key {name!r}; it has {', '.join(types)}")
             try:
-                changed[name] = types[name](text)
+                changed[name] = pydantic.TypeAdapter(types[name]).validate_python(text)
             except ValueError:
                 kind = types[name].__name__
                 raise ConfigError(f"--budget {name} must be of type {kind}, got {text!r}") from None

@@ -100,12 +100,14 @@ def test_rows_that_cannot_be_are_refused(arguments, words):
 
 
 def test_budget_settings():
-    budget = Budget().override(["epochs=2", "learning_rate=1e-3"])
+    budget = Budget().override(["epochs=2", "learning_rate=1e-3", "catalog_softmax=false"])
     assert (budget.epochs, budget.learning_rate) == (2, 1e-3)
+    assert budget.recommender_arguments()["catalog_softmax"] is False
     arguments = budget.recommender_arguments()
     assert arguments["id_embedding"] is False
     assert arguments["dense_loss_weight"] == 0.0
-    for setting, word in (("epoch=2", "'epoch'"), ("epochs=x", "'x'"), ("epochs=-1", "negative")):
+    wrong = {"epoch=2": "'epoch'", "epochs=x": "'x'", "epochs=-1": "negative", "epochs=1.5": "int"}
+    for setting, word in wrong.items():
         with pytest.raises(ConfigError, match=word):
             Budget().override([setting])
 

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, overload
 
 import grpc
 import numpy as np
 
-from serving import wire
+from serving import queries, wire
 from serving.async_connection import AsyncConnection
 from serving.client_errors import InvalidRequestError, RecommenderError
-from serving.examples import ad_example
 from serving.messages import Messages, available_version
+from serving.queries import AdQuery, History
 from serving.results import AdList, EncodedAd, ModelMetadata, VersionState
-from serving.wire_inputs import (
-    Blocks,
-    WireInputs,
-    check_filter,
-    check_ids,
-    check_k,
-    embedding_matrix,
-    similar_signature,
-)
-
-History = Sequence[str]
+from serving.wire_inputs import Blocks
 
 
 class AsyncRecommenderClient:
@@ -113,11 +103,8 @@ class AsyncRecommenderClient:
         self, history: Sequence[str] | Sequence[History], k: int | None = None
     ) -> AdList | list[AdList]:
         """See `RecommenderClient.recommend`."""
-        histories, single = wire.as_batch(history)
-        answer = await self._ads(
-            "recommend", lambda inputs: inputs.recommend(histories), len(histories), k
-        )
-        return answer[0] if single else answer
+        query = queries.recommend(history, k)
+        return query.unwrapped(await self._ask(query))
 
     @overload
     async def recommend_filtered(  # type: ignore[overload-overlap]
@@ -146,23 +133,15 @@ class AsyncRecommenderClient:
         k: int | None = None,
     ) -> AdList | list[AdList]:
         """See `RecommenderClient.recommend_filtered`."""
-        check_filter(exclude, mode)
-        histories, single = wire.as_batch(history)
-        answer = await self._ads(
-            "recommend_filtered",
-            lambda inputs: inputs.recommend_filtered(histories, exclude, filter_seen, mode),
-            len(histories),
-            k,
-        )
-        return answer[0] if single else answer
+        query = queries.recommend_filtered(history, exclude, filter_seen, mode, k)
+        return query.unwrapped(await self._ask(query))
 
     async def encode_ads(self, ads: Sequence[Mapping[str, Any]]) -> list[EncodedAd]:
         """See `RecommenderClient.encode_ads`."""
         if not ads:
             return []
-        examples = np.array([ad_example(ad) for ad in ads], dtype=object)
         outputs, version = await self._connection.predict(
-            "encode_ads", {"examples": examples}, ["sids", "embedding"]
+            queries.ENCODE_SIGNATURE, queries.encode_inputs(ads), queries.ENCODE_OUTPUTS
         )
         return wire.encoded_ads(outputs, version)
 
@@ -170,9 +149,7 @@ class AsyncRecommenderClient:
         self, ad_ids: Sequence[str], k: int | None = None, by: str = "embedding"
     ) -> list[AdList]:
         """See `RecommenderClient.similar_ads`."""
-        ids = check_ids(ad_ids)
-        signature = similar_signature(by)
-        return await self._ads(signature, lambda inputs: {"ad_ids": ids}, len(ids), k)
+        return await self._ask(queries.similar_ads(ad_ids, k, by))
 
     async def similar_to_embedding(
         self,
@@ -180,36 +157,25 @@ class AsyncRecommenderClient:
         k: int | None = None,
     ) -> list[AdList]:
         """See `RecommenderClient.similar_to_embedding`."""
-        matrix = embedding_matrix(embedding)
-        return await self._ads(
-            "similar_to_embedding",
-            lambda inputs: inputs.similar_to_embedding(matrix),
-            len(matrix),
-            k,
-        )
+        return await self._ask(queries.similar_to_embedding(embedding, k))
 
-    async def _ads(
-        self, signature: str, blocks: Callable[[WireInputs], Blocks], rows: int, k: int | None
-    ) -> list[AdList]:
-        check_k(k)
-        if rows == 0:
+    async def _ask(self, query: AdQuery) -> list[AdList]:
+        if query.rows == 0:
             return []
         used = self._known
         try:
-            outputs, version = await self._predict(signature, blocks, k)
+            outputs, version = await self._predict(query)
         except InvalidRequestError:
             # A new version may have other shapes than the ones this client learnt.
             if used is None or await self.metadata() == used:
                 raise
-            outputs, version = await self._predict(signature, blocks, k)
-        if self._known is not None and self._known.version != version:
+            outputs, version = await self._predict(query)
+        known = self._known
+        if known is not None and known.version != version:
             self._known = None
-        return wire.ad_lists(outputs, version, k)
+        return query.answer(outputs, version)
 
-    async def _predict(
-        self, signature: str, blocks: Callable[[WireInputs], Blocks], k: int | None
-    ) -> tuple[Blocks, int]:
+    async def _predict(self, query: AdQuery) -> tuple[Blocks, int]:
         known = self._known or await self.metadata()
-        inputs = WireInputs(known, self._connection.model_name)
-        inputs.check_k(signature, k)
-        return await self._connection.predict(signature, blocks(inputs), ())
+        inputs = query.inputs(known, self._connection.messages.model_name)
+        return await self._connection.predict(query.signature, inputs, ())

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
 
-from serving import wire
+from serving import queries, wire
 from serving.client_errors import InvalidRequestError
-from serving.examples import ad_example
 from serving.model_client import ModelClient
+from serving.queries import AdQuery, History
 from serving.results import AdList, EncodedAd
-from serving.wire_inputs import (
-    Blocks,
-    WireInputs,
-    check_filter,
-    check_ids,
-    check_k,
-    embedding_matrix,
-    similar_signature,
-)
-
-History = Sequence[str]
+from serving.wire_inputs import Blocks
 
 
 class RecommenderClient(ModelClient):
@@ -74,14 +64,8 @@ class RecommenderClient(ModelClient):
             ValueError: `k` is larger than the servable returns.
             RecommenderError: the call failed, see `client_errors`.
         """
-        histories, single = wire.as_batch(history)
-        answer = self._ads(
-            "recommend",
-            lambda inputs: inputs.recommend(histories),
-            len(histories),
-            k,
-        )
-        return answer[0] if single else answer
+        query = queries.recommend(history, k)
+        return query.unwrapped(self._ask(query))
 
     @overload
     def recommend_filtered(  # type: ignore[overload-overlap]
@@ -125,15 +109,8 @@ class RecommenderClient(ModelClient):
             ValueError: more exclusions than the servable takes, an unknown mode, `k` too large.
             RecommenderError: the call failed, see `client_errors`.
         """
-        check_filter(exclude, mode)
-        histories, single = wire.as_batch(history)
-        answer = self._ads(
-            "recommend_filtered",
-            lambda inputs: inputs.recommend_filtered(histories, exclude, filter_seen, mode),
-            len(histories),
-            k,
-        )
-        return answer[0] if single else answer
+        query = queries.recommend_filtered(history, exclude, filter_seen, mode, k)
+        return query.unwrapped(self._ask(query))
 
     def encode_ads(self, ads: Sequence[Mapping[str, Any]]) -> list[EncodedAd]:
         """Semantic IDs and embeddings of raw ads, ones the catalogue has never seen too.
@@ -147,9 +124,8 @@ class RecommenderClient(ModelClient):
         """
         if not ads:
             return []
-        examples = np.array([ad_example(ad) for ad in ads], dtype=object)
         outputs, version = self._connection.predict(
-            "encode_ads", {"examples": examples}, ["sids", "embedding"]
+            queries.ENCODE_SIGNATURE, queries.encode_inputs(ads), queries.ENCODE_OUTPUTS
         )
         return wire.encoded_ads(outputs, version)
 
@@ -167,9 +143,7 @@ class RecommenderClient(ModelClient):
             ValueError: `k` is larger than the servable returns, `by` is neither.
             RecommenderError: the call failed, see `client_errors`.
         """
-        ids = check_ids(ad_ids)
-        signature = similar_signature(by)
-        return self._ads(signature, lambda inputs: {"ad_ids": ids}, len(ids), k)
+        return self._ask(queries.similar_ads(ad_ids, k, by))
 
     def similar_to_embedding(
         self,
@@ -189,35 +163,24 @@ class RecommenderClient(ModelClient):
             ValueError: the size is not the servable's, a value is not finite, `k` is too large.
             RecommenderError: the call failed, see `client_errors`.
         """
-        matrix = embedding_matrix(embedding)
-        return self._ads(
-            "similar_to_embedding",
-            lambda inputs: inputs.similar_to_embedding(matrix),
-            len(matrix),
-            k,
-        )
+        return self._ask(queries.similar_to_embedding(embedding, k))
 
-    def _ads(
-        self, signature: str, blocks: Callable[[WireInputs], Blocks], rows: int, k: int | None
-    ) -> list[AdList]:
-        check_k(k)
-        if rows == 0:
+    def _ask(self, query: AdQuery) -> list[AdList]:
+        if query.rows == 0:
             return []
         used = self._known
         try:
-            outputs, version = self._predict(signature, blocks, k)
+            outputs, version = self._predict(query)
         except InvalidRequestError:
             # A new version may have other shapes than the ones this client learnt.
             if used is None or self.metadata() == used:
                 raise
-            outputs, version = self._predict(signature, blocks, k)
-        if self._known is not None and self._known.version != version:
+            outputs, version = self._predict(query)
+        known = self._known
+        if known is not None and known.version != version:
             self._known = None
-        return wire.ad_lists(outputs, version, k)
+        return query.answer(outputs, version)
 
-    def _predict(
-        self, signature: str, blocks: Callable[[WireInputs], Blocks], k: int | None
-    ) -> tuple[Blocks, int]:
-        inputs = WireInputs(self._known or self.metadata(), self._connection.model_name)
-        inputs.check_k(signature, k)
-        return self._connection.predict(signature, blocks(inputs), ())
+    def _predict(self, query: AdQuery) -> tuple[Blocks, int]:
+        inputs = query.inputs(self._known or self.metadata(), self._connection.messages.model_name)
+        return self._connection.predict(query.signature, inputs, ())

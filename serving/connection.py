@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 import numpy as np
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from tenacity import Retrying
 
-from serving.client_errors import from_rpc_error
-from serving.messages import RETRIED, Messages
+from serving.messages import Messages
 from serving.results import ModelMetadata, VersionState
+from serving.retries import Attempts
+from serving.stubs import Stubs
 
 
 class Connection:
@@ -32,31 +30,18 @@ class Connection:
         credentials: grpc.ChannelCredentials | None = None,
         connections: int = 1,
     ) -> None:
-        if connections < 1:
-            raise ValueError(f"connections is {connections}: give at least 1")
-        self.messages, self.model_name = messages, messages.model_name
+        self.messages = messages
+        self._stubs = Stubs(grpc, messages, credentials, connections)
         self._closed = False
-        self._channels = [self._channel(credentials) for _ in range(connections)]
-        services = [
-            prediction_service_pb2_grpc.PredictionServiceStub(channel) for channel in self._channels
-        ]
-        # `next` on a cycle is one C call, and so needs no lock.
-        self._turn = itertools.cycle([service.Predict for service in services])
-        self._metadata = services[0].GetModelMetadata
-        self._status = model_service_pb2_grpc.ModelServiceStub(self._channels[0]).GetModelStatus
 
     def close(self) -> None:
         """Closes the connections; calls in flight are cancelled."""
         self._closed = True
-        for channel in self._channels:
+        for channel in self._stubs.channels:
             channel.close()
 
     def predict(
-        self,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        version: int | None = None,
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
     ) -> tuple[dict[str, np.ndarray], int]:
         """Runs a signature.
 
@@ -66,8 +51,8 @@ class Connection:
         Raises:
             RecommenderError: see `client_errors`.
         """
-        request = self.messages.predict(signature, inputs, outputs, version)
-        return self.messages.read_predict(self._call(next(self._turn), request))
+        request = self.messages.predict(signature, inputs, outputs)
+        return self.messages.read_predict(self._call(self._stubs.predict, request))
 
     def metadata(self) -> ModelMetadata:
         """The signatures of the version that serves.
@@ -75,7 +60,8 @@ class Connection:
         Raises:
             RecommenderError: see `client_errors`.
         """
-        return self.messages.read_metadata(self._call(self._metadata, self.messages.metadata()))
+        response = self._call(self._stubs.metadata, self.messages.metadata())
+        return self.messages.read_metadata(response)
 
     def status(self, timeout: float | None = None) -> list[VersionState]:
         """The state of every version.
@@ -83,43 +69,23 @@ class Connection:
         Raises:
             RecommenderError: see `client_errors`.
         """
-        response = self._call(self._status, self.messages.status(), timeout)
+        response = self._call(self._stubs.status, self.messages.status(), timeout)
         return self.messages.read_status(response)
-
-    def _channel(self, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-        target, options = self.messages.target, self.messages.channel_options
-        if credentials is None:
-            return grpc.insecure_channel(target, options)
-        return grpc.secure_channel(target, credentials, options)
-
-    def _may_retry(self, error: BaseException) -> bool:
-        return isinstance(error, grpc.RpcError) and not self._closed and error.code() in RETRIED
 
     def _call(self, method: Callable[..., Any], request: Any, timeout: float | None = None) -> Any:
         seconds = self.messages.timeout if timeout is None else timeout
-        deadline = time.monotonic() + seconds
-
-        unreached: grpc.RpcError | None = None
+        attempts = Attempts(seconds, self.messages.target, lambda: self._closed)
 
         def attempt() -> Any:
-            return method(request, timeout=max(deadline - time.monotonic(), 0.001))
+            return method(request, timeout=attempts.seconds_left)
 
         try:
             try:
                 return attempt()
             except grpc.RpcError as error:
-                if not self._may_retry(error):
+                if not attempts.worth_another(error):
                     raise
-                unreached = error
             # Only the rare call pays for the machinery of retries.
-            return Retrying(
-                retry=retry_if_exception(self._may_retry),
-                stop=stop_after_delay(max(deadline - time.monotonic(), 0)),
-                wait=wait_random_exponential(multiplier=0.02, max=0.5),
-                reraise=True,
-            )(attempt)
+            return Retrying(**attempts.policy())(attempt)
         except grpc.RpcError as error:
-            # The last attempt has no time left: what it says of the deadline is no news.
-            late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-            cause = unreached if late and unreached is not None else error
-            raise from_rpc_error(cause, self.messages.target) from error
+            raise attempts.failure(error) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import grpc
 import numpy as np
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -17,10 +16,6 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from serving import wire
 from serving.results import ModelMetadata, VersionState
 from serving.tensors import fill, to_array
-
-# All calls of this API only read, so that asking again is safe. A call that reaches a server in
-# the instant it shuts down comes back as CANCELLED.
-RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -59,17 +54,11 @@ class Messages:
         ]
 
     def predict(
-        self,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        version: int | None = None,
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
     ) -> predict_pb2.PredictRequest:
         """A Predict request."""
-        spec = self._spec(version is None, signature_name=signature)
+        spec = self._spec(signature_name=signature)
         request = predict_pb2.PredictRequest(model_spec=spec, output_filter=outputs)
-        if version is not None:
-            request.model_spec.version.value = version
         for alias, value in inputs.items():
             fill(request.inputs[alias], value)
         return request
@@ -114,9 +103,9 @@ class Messages:
             f"{self.model_name} at {self.target} is not available after {timeout:g} s: {last}"
         )
 
-    def _spec(self, labelled: bool = True, **fields: str) -> ModelSpec:
+    def _spec(self, **fields: str) -> ModelSpec:
         spec = ModelSpec(name=self.model_name, **fields)
-        if labelled and self.version_label is not None:
+        if self.version_label is not None:
             spec.version_label = self.version_label
         return spec
 

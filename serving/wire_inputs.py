@@ -11,8 +11,6 @@ from serving import wire
 from serving.client_errors import InvalidRequestError
 from serving.results import ModelMetadata, PortSpec
 
-MODES = ("generative", "hybrid")
-_SIMILAR = {"embedding": "similar_ads", "sid": "similar_ads_by_sid"}
 Blocks = dict[str, np.ndarray]
 
 
@@ -101,62 +99,3 @@ class WireInputs:
             kept = row[-width:] if newest else row
             block[index, : len(kept)] = wire.strings(kept)
         return block
-
-
-def check_k(k: int | None) -> None:
-    """Checks that at least one ad is asked for.
-
-    Raises:
-        ValueError: fewer are.
-    """
-    if k is not None and k < 1:
-        raise ValueError(f"k is {k}: ask for at least 1 ad")
-
-
-def check_filter(exclude: Sequence[str], mode: str) -> None:
-    """Checks what `recommend_filtered` is asked for.
-
-    Raises:
-        TypeError: `exclude` is a single id.
-        ValueError: an unknown mode.
-    """
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}: choose one of {MODES}")
-    if isinstance(exclude, str | bytes):
-        raise TypeError(f"exclude is {exclude!r}: give a list of ad ids")
-
-
-def check_ids(ad_ids: Sequence[str]) -> np.ndarray:
-    """Ids of ads as bytes.
-
-    Raises:
-        TypeError: a single id, or one that is not a string.
-    """
-    if isinstance(ad_ids, str | bytes):
-        raise TypeError(f"ad_ids is {ad_ids!r}: give a list of ad ids")
-    return wire.strings(ad_ids)
-
-
-def similar_signature(by: str) -> str:
-    """The signature that finds similar ads by the joint embedding or by the codes alone.
-
-    Raises:
-        ValueError: `by` names neither.
-    """
-    if by not in _SIMILAR:
-        raise ValueError(f"by is {by!r}: choose one of {tuple(_SIMILAR)}")
-    return _SIMILAR[by]
-
-
-def embedding_matrix(
-    embedding: np.ndarray | Sequence[float] | Sequence[Sequence[float]],
-) -> np.ndarray:
-    """One embedding or several as float32 [B, D].
-
-    Raises:
-        ValueError: a value is not finite.
-    """
-    matrix = np.atleast_2d(np.asarray(embedding, np.float32))
-    if not np.isfinite(matrix).all():
-        raise ValueError("embedding holds NaN or infinity")
-    return matrix

@@ -112,9 +112,9 @@ def main(
         watcher.start()
     ending.wait()
     logging.info("draining")
+    server.stop(drain_seconds, lame_duck_seconds)
     if watcher:
         watcher.stop()
-    server.stop(drain_seconds, lame_duck_seconds)
 
 
 def _configs(flags: dict[str, Any]) -> list[ModelConfig]:

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from serving.batch_parameters import BatchingParameters
-from serving.errors import ServingError, deadline_exceeded, invalid_argument
+from serving.errors import ServingError, deadline_exceeded, invalid_argument, shutting_down
 
 # Runs the payloads of a batch; returns an answer, or the exception, of each.
 RunBatch = Callable[[Sequence[Any]], Sequence[Any]]
@@ -95,7 +95,7 @@ class BatchScheduler:
         task = _Task(payload, rows, deadline, time.monotonic())
         with self._ready:
             if self._stopped:
-                raise ServingError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
+                raise shutting_down()
             queue = self._queues.get(key)
             if queue is None:
                 queue = self._queues[key] = _Queue(run)

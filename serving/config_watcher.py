@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import grpc
+
 from serving.errors import ServingError
 from serving.model_config import ModelConfig, read_model_configs
 
@@ -15,6 +17,9 @@ log = logging.getLogger(__name__)
 
 class ConfigWatcher:
     """Looks at the file again and again; a bad one is logged and changes nothing.
+
+    One that cannot be in force yet, because a version it names does not serve, is tried again at
+    every look.
 
     Args:
         path: the file.
@@ -50,9 +55,22 @@ class ConfigWatcher:
             content = self._content()
             if content is None or content == self._seen:
                 continue
-            self._seen = content
-            try:
-                self._reload(read_model_configs(self._path))
-                log.info("%s has changed and is in force", self._path)
-            except (ValueError, ServingError) as error:
-                log.error("%s has changed, but: %s", self._path, error)
+            if self._apply():
+                self._seen = content
+
+    def _apply(self) -> bool:
+        """Whether to be done with this content."""
+        try:
+            self._reload(read_model_configs(self._path))
+        except ValueError as error:
+            log.error("%s has changed, but: %s", self._path, error)
+            return True
+        except ServingError as error:
+            log.error("%s has changed, but: %s", self._path, error)
+            return error.code == grpc.StatusCode.INVALID_ARGUMENT
+        except Exception:
+            # The watcher must outlive a surprise: without it no change is ever seen.
+            log.exception("%s has changed, but could not be put in force", self._path)
+            return True
+        log.info("%s has changed and is in force", self._path)
+        return True

@@ -45,6 +45,11 @@ def deadline_exceeded() -> ServingError:
     )
 
 
+def shutting_down() -> ServingError:
+    """An error that says another server has to be asked."""
+    return ServingError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
+
+
 def from_exception(error: Exception) -> ServingError:
     """Any exception of a load or a run as a `ServingError`, TensorFlow's own codes kept."""
     if isinstance(error, ServingError):

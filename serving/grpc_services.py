@@ -17,8 +17,9 @@ from serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-# gRPC sends the message as an HTTP/2 header, and clients refuse headers past 8 KiB.
-_MAX_MESSAGE = 2048
+# gRPC sends the message as an HTTP/2 header, a byte that is not plain ASCII as three, and clients
+# refuse headers past 8 KiB.
+_MAX_MESSAGE_BYTES = 2048
 _Call = Callable[[float | None], Any]
 
 
@@ -48,7 +49,9 @@ def _answer(
         log.exception("%s failed", name)
         code, message = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
     observe(code.name)
-    context.abort(code, message[:_MAX_MESSAGE])
+    context.abort(
+        code, message.encode(errors="replace")[:_MAX_MESSAGE_BYTES].decode(errors="ignore")
+    )
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from serving.errors import ServingError
+from serving.errors import ServingError, shutting_down
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.rest_api import Answer, RestApi, error_answer
 from serving.settings import ServerSettings
@@ -33,7 +35,8 @@ class HttpServer:
         self._api, self._metrics, self._settings = api, metrics, settings
         self._pool = ThreadPoolExecutor(settings.max_workers, thread_name_prefix="rest")
         self._limit = settings.max_workers + settings.max_queue
-        self._in_flight = 0
+        self._in_flight = self._being_written = 0
+        self._draining = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
         self._server: HTTPServer | None = None
@@ -52,7 +55,7 @@ class HttpServer:
         asyncio.run_coroutine_threadsafe(self._listen(sockets), self._loop).result()
 
     def stop(self, grace: float) -> None:
-        """Takes no more connections; requests in flight have `grace` seconds."""
+        """Takes no more requests; those in flight have `grace` seconds to be answered."""
         if not self._thread.is_alive():
             return
         asyncio.run_coroutine_threadsafe(self._drain(grace), self._loop).result()
@@ -62,7 +65,10 @@ class HttpServer:
         self._pool.shutdown(wait=False)
 
     async def answer(self, method: str, path: str, body: bytes) -> Answer:
-        """Answers one request on the pool; refuses at once when too many wait."""
+        """Answers one request on the pool; refuses at once when too many wait, or at the end."""
+        if self._draining:
+            # Connections that are kept alive bring new requests for as long as they are open.
+            return error_answer(shutting_down())
         if self._in_flight >= self._limit:
             return error_answer(
                 ServingError(
@@ -76,6 +82,15 @@ class HttpServer:
     async def page(self) -> Answer:
         """The metrics page."""
         return await self._work(lambda: Answer(200, self._metrics.page()))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the end back until an answer has left."""
+        self._being_written += 1
+        try:
+            yield
+        finally:
+            self._being_written -= 1
 
     async def _work(self, call: Callable[[], Answer]) -> Answer:
         # Counted on the loop's own thread, so that no lock is needed.
@@ -102,11 +117,10 @@ class HttpServer:
     async def _drain(self, grace: float) -> None:
         assert self._server is not None
         self._server.stop()
+        self._draining = True
         deadline = time.monotonic() + grace
-        while self._in_flight and time.monotonic() < deadline:
+        while (self._in_flight or self._being_written) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-        # One turn of the loop writes the answers that have just become ready.
-        await asyncio.sleep(0.05)
         await self._server.close_all_connections()
 
 
@@ -114,10 +128,12 @@ class _Front(RequestHandler):
     def initialize(self, front: HttpServer) -> None:
         self.front = front
 
-    def write_answer(self, answer: Answer, content_type: str) -> None:
+    async def write_answer(self, answer: Answer, content_type: str) -> None:
         self.set_status(answer.status)
         self.set_header("Content-Type", content_type)
-        self.finish(answer.body)
+        # A caller that has gone is no error of the server's.
+        with self.front.writing(), contextlib.suppress(StreamClosedError):
+            await self.finish(answer.body)
 
     def write_error(self, status_code: int, **kwargs: object) -> None:
         self.set_header("Content-Type", "application/json")
@@ -131,7 +147,7 @@ class _Rest(_Front):
             self.send_error(404)
             return
         answer = await self.front.answer(self.request.method or "", path, self.request.body)
-        self.write_answer(answer, "application/json")
+        await self.write_answer(answer, "application/json")
 
     # What a path does not know is for the API to say, and it says so of every method alike.
     get = post = put = delete = patch = answer
@@ -139,4 +155,4 @@ class _Rest(_Front):
 
 class _MetricsPage(_Front):
     async def get(self) -> None:
-        self.write_answer(await self.front.page(), CONTENT_TYPE)
+        await self.write_answer(await self.front.page(), CONTENT_TYPE)

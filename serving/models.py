@@ -5,17 +5,34 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import grpc
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving.errors import ServingError, invalid_argument, servable_not_found
+from serving.errors import ServingError, invalid_argument, servable_not_found, shutting_down
 from serving.model_config import ModelConfig, check_names
 from serving.servable import Runnable
 from serving.versions import ModelVersions
 
 _DRAIN_SECONDS = 10.0
+# How soon a reload that waits notices that the server ends.
+_ENDING_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What requests are looked up in; replaced as a whole, so that none sees half a reload.
+
+    Attributes:
+        models: the served models by name.
+        labels: by model, the version of each label.
+    """
+
+    models: Mapping[str, ModelVersions] = field(default_factory=dict)
+    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Models:
@@ -36,12 +53,12 @@ class Models:
     ) -> None:
         self._make = make
         self._labels_for_unavailable, self._on_change = labels_for_unavailable, on_change
-        self._models: dict[str, ModelVersions] = {}
-        self._labels: dict[str, Mapping[str, int]] = {}
+        self._table = _Table()
         self._reload_lock = threading.Lock()
+        self._ending = threading.Event()
 
     def __iter__(self) -> Iterator[ModelVersions]:
-        return iter(tuple(self._models.values()))
+        return iter(tuple(self._table.models.values()))
 
     def start(self, configs: Iterable[ModelConfig]) -> None:
         """Begins to load these models and returns at once.
@@ -53,8 +70,9 @@ class Models:
         checked = check_names(configs)
         for config in checked:
             self._check_labels(config, [])
-        self._models = {config.name: self._make(config) for config in checked}
-        self._labels = {config.name: dict(config.labels) for config in checked}
+        self._table = _Table(
+            {config.name: self._make(config) for config in checked}, _labels(checked)
+        )
         for model in self:
             model.start()
 
@@ -62,18 +80,22 @@ class Models:
         """Makes the served models exactly these and waits until they serve.
 
         A model whose config is unchanged is untouched. One whose folder changes serves from the
-        old folder until the new one has a version that serves.
+        old folder until the new one has a version that serves. Labels move when the versions they
+        name are loaded and before those they leave are retired.
 
         Raises:
             ServingError: INVALID_ARGUMENT for a bad list; UNKNOWN when a model does not become
                 available, which leaves the others served; FAILED_PRECONDITION for a label of a
-                version that does not serve.
+                version that does not serve; UNAVAILABLE when the server ends meanwhile.
         """
         wanted = {config.name: config for config in check_names(configs)}
         with self._reload_lock:
+            if self._ending.is_set():
+                raise shutting_down()
+            before = self._table.models
             kept = {
                 name: model
-                for name, model in self._models.items()
+                for name, model in before.items()
                 if name in wanted and model.base_path == wanted[name].base_path
             }
             added = {
@@ -82,34 +104,30 @@ class Models:
             for model in added.values():
                 model.start()
             for name, model in kept.items():
-                model.apply(wanted[name].policy)
-            deadline = time.monotonic() + timeout
-            for model in added.values():
-                model.wait_until_settled(max(0.0, deadline - time.monotonic()))
+                model.apply(wanted[name].policy, partial(self._move_labels, wanted[name], model))
+            self._wait(added.values(), timeout)
             failed = [model for model in added.values() if model.available is None]
             # A new folder without a version must not end what the old one serves.
-            replaced = {model.name for model in failed} & set(self._models)
+            replaced = {model.name for model in failed} & set(before)
             dropped = [added.pop(name) for name in replaced]
-            served = {**kept, **added, **{name: self._models[name] for name in replaced}}
-            dropped += [model for model in self._models.values() if model not in served.values()]
-            self._models = served
+            served = {**kept, **added, **{name: before[name] for name in replaced}}
+            dropped += [model for model in before.values() if model not in served.values()]
+            problem = _failure(failed) or self._label_problem(wanted.values(), served)
+            labels = {name: found for name, found in self._table.labels.items() if name in wanted}
+            self._table = _Table(served, labels if problem else _labels(wanted.values()))
             self._on_change()
-            self._labels = {name: labels for name, labels in self._labels.items() if name in wanted}
-            reasons = [reason for model in failed for reason in _reasons(model)]
             for model in dropped:
                 model.stop(_DRAIN_SECONDS)
-            if failed:
-                raise ServingError(
-                    grpc.StatusCode.UNKNOWN,
-                    f"{len(failed)} servable(s) did not become available: " + "; ".join(reasons),
-                )
-            for config in wanted.values():
-                self._check_labels(config, served[config.name].all_available)
-            self._labels = {name: dict(config.labels) for name, config in wanted.items()}
+            if problem:
+                raise problem
+
+    def end_reloads(self) -> None:
+        """Lets a reload that waits for its models give up, and refuses further ones."""
+        self._ending.set()
 
     def get(self, name: str) -> ModelVersions | None:
         """The model of this name."""
-        return self._models.get(name)
+        return self._table.models.get(name)
 
     def version_of(self, spec: ModelSpec) -> int | None:
         """The version number a model spec asks for; None for the newest.
@@ -117,12 +135,7 @@ class Models:
         Raises:
             ServingError: INVALID_ARGUMENT for a label that is not assigned.
         """
-        if spec.WhichOneof("version_choice") == "version_label":
-            version = self._labels.get(spec.name, {}).get(spec.version_label)
-            if version is None:
-                raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
-            return version
-        return int(spec.version.value) if spec.HasField("version") else None
+        return _version_of(spec, self._table)
 
     @contextmanager
     def use(self, spec: ModelSpec) -> Iterator[Runnable]:
@@ -133,20 +146,55 @@ class Models:
         """
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
-        version = self.version_of(spec)
-        model = self.get(spec.name)
-        if model is None:
-            raise servable_not_found(spec.name, version)
-        with model.use(version) as servable:
-            yield servable
+        with ExitStack() as stack:
+            yield self._enter(spec, stack)
+
+    def _enter(self, spec: ModelSpec, stack: ExitStack) -> Runnable:
+        while True:
+            table = self._table
+            version, model = _version_of(spec, table), table.models.get(spec.name)
+            if model is None:
+                raise servable_not_found(spec.name, version)
+            try:
+                return stack.enter_context(model.use(version))
+            except ServingError:
+                # What was looked up a moment ago may have been replaced and retired since.
+                if table is self._table:
+                    raise
 
     def stop(self) -> None:
         """Stops watching and unloads every model."""
         for model in self:
             model.stop()
 
+    def _wait(self, models: Iterable[ModelVersions], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        for model in models:
+            while (left := deadline - time.monotonic()) > 0 and not self._ending.is_set():
+                if model.wait_until_settled(min(left, _ENDING_SECONDS)):
+                    break
+        if self._ending.is_set():
+            for model in models:
+                model.stop()
+            raise shutting_down()
+
+    def _move_labels(self, config: ModelConfig, model: ModelVersions) -> None:
+        if self._label_problem([config], {config.name: model}) is None:
+            labels = {**self._table.labels, config.name: dict(config.labels)}
+            self._table = replace(self._table, labels=labels)
+
+    def _label_problem(
+        self, configs: Iterable[ModelConfig], models: Mapping[str, ModelVersions]
+    ) -> ServingError | None:
+        try:
+            for config in configs:
+                self._check_labels(config, models[config.name].all_available)
+        except ServingError as error:
+            return error
+        return None
+
     def _check_labels(self, config: ModelConfig, available: list[int]) -> None:
-        assigned = self._labels.get(config.name, {})
+        assigned = self._table.labels.get(config.name, {})
         for label, version in config.labels.items():
             if version in available or assigned.get(label) == version:
                 continue
@@ -156,6 +204,29 @@ class Models:
                     f"Request to assign label to version {version} of model {config.name}, "
                     "which is not currently available for inference",
                 )
+
+
+def _labels(configs: Iterable[ModelConfig]) -> dict[str, Mapping[str, int]]:
+    return {config.name: dict(config.labels) for config in configs}
+
+
+def _version_of(spec: ModelSpec, table: _Table) -> int | None:
+    if spec.WhichOneof("version_choice") == "version_label":
+        version = table.labels.get(spec.name, {}).get(spec.version_label)
+        if version is None:
+            raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
+        return version
+    return int(spec.version.value) if spec.HasField("version") else None
+
+
+def _failure(failed: list[ModelVersions]) -> ServingError | None:
+    if not failed:
+        return None
+    reasons = "; ".join(reason for model in failed for reason in _reasons(model))
+    return ServingError(
+        grpc.StatusCode.UNKNOWN,
+        f"{len(failed)} servable(s) did not become available: {reasons}",
+    )
 
 
 def _reasons(model: ModelVersions) -> list[str]:

@@ -70,7 +70,7 @@ class Server:
         self._batching = self._scheduler()
         self._health = health.HealthServicer()
         self._draining = False
-        self._stop_lock = threading.Lock()
+        self._stop_lock, self._health_lock = threading.Lock(), threading.Lock()
         self._grpc = self._grpc_server()
         inference, management = Inference(self.models, self.metrics), Management(self.models)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
@@ -153,6 +153,8 @@ class Server:
     def stop(self, grace: float = 30.0, lame_duck: float = 0.0) -> None:
         """Drains: health says NOT_SERVING, no new request is taken, those in flight finish.
 
+        A reload of the list of models that still waits for one gives up.
+
         Args:
             grace: seconds that requests in flight have before they are cancelled.
             lame_duck: seconds between NOT_SERVING and taking no more requests, for a balancer to
@@ -164,6 +166,7 @@ class Server:
                 return
             self._draining = True
         self._health.enter_graceful_shutdown()
+        self.models.end_reloads()
         time.sleep(lame_duck)
         ended = self._grpc.stop(grace)
         if self._http:
@@ -254,15 +257,18 @@ class Server:
         return servable
 
     def _update_health(self) -> None:
-        if self._draining:
-            return
-        models = list(self.models)
-        ready = bool(models) and all(model.available is not None for model in models)
-        state = health_pb2.HealthCheckResponse.ServingStatus.Value(
-            "SERVING" if ready else "NOT_SERVING"
-        )
-        for service in (health.OVERALL_HEALTH, PREDICTION_SERVICE, MODEL_SERVICE):
-            self._health.set(service, state)
+        # Looked and said under one lock: of two models that change at once, the later look would
+        # otherwise be overwritten by the earlier one's word.
+        with self._health_lock:
+            if self._draining:
+                return
+            models = list(self.models)
+            ready = bool(models) and all(model.available is not None for model in models)
+            state = health_pb2.HealthCheckResponse.ServingStatus.Value(
+                "SERVING" if ready else "NOT_SERVING"
+            )
+            for service in (health.OVERALL_HEALTH, PREDICTION_SERVICE, MODEL_SERVICE):
+                self._health.set(service, state)
 
 
 class ModelServer(Server):

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 Loader = Callable[[Path, str, int], Runnable]
 # Ended versions remembered for GetModelStatus; a server that runs for years forgets the oldest.
 _REMEMBERED = 100
+# How often a retired version is looked after that a request still holds.
+_SWEEP_SECONDS = 1.0
 
 
 @dataclass
@@ -79,7 +81,7 @@ class ModelVersions:
         self._retired: list[_Live] = []
         self._statuses: dict[int, VersionStatus] = {}
         self._failed: dict[int, Fingerprint] = {}
-        self._polls = 0
+        self._none_loads = False
         self._poll_lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name=f"versions-{name}", daemon=True)
@@ -97,11 +99,19 @@ class ModelVersions:
             self._retire(set(self._live))
             self._unload_idle(wait_seconds=drain_seconds)
 
-    def apply(self, policy: VersionPolicy) -> None:
-        """Changes the policy; returns when the versions it wants are loaded or have failed."""
-        if policy != self._policy:
-            self._policy = policy
-            self.poll()
+    def apply(
+        self, policy: VersionPolicy, before_retiring: Callable[[], None] = lambda: None
+    ) -> None:
+        """Changes the policy; returns when the versions it wants are loaded or have failed.
+
+        Args:
+            policy: which versions to serve.
+            before_retiring: called when those are loaded and what they replace still serves.
+        """
+        with self._poll_lock:
+            if policy != self._policy:
+                self._policy = policy
+                self._look(before_retiring)
 
     @contextmanager
     def use(self, version: int | None = None) -> Iterator[Runnable]:
@@ -144,43 +154,55 @@ class ModelVersions:
         with self._changed:
             return sorted(self._statuses.values(), key=lambda status: -status.version)
 
-    def wait_until_settled(self, timeout: float) -> None:
-        """Waits until a version serves or every version on disk was tried and failed."""
+    def wait_until_settled(self, timeout: float) -> bool:
+        """Waits until a version serves or every version on disk was tried and failed.
+
+        Returns:
+            Whether it is so, and not just the time that is over.
+        """
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._live or (self._polls > 0 and bool(self._failed)), timeout
-            )
+            return self._changed.wait_for(lambda: bool(self._live) or self._none_loads, timeout)
 
     def poll(self) -> None:
         """One look at the disk: loads what the policy wants, then retires the rest."""
         with self._poll_lock:
-            on_disk = list_versions(self.base_path)
-            policy, wanted = self._policy, set[int]()
-            for version in policy.candidates(on_disk):
-                if len(wanted) == policy.limit:
-                    break
-                if version in self._live or self._try(version, on_disk[version]):
-                    wanted.add(version)
-            # With nothing to take their place, a lost disk or a bad push would end the service.
-            if wanted:
-                self._retire(set(self._live) - wanted)
-            for version in set(self._failed) - set(on_disk):
-                del self._failed[version]
-            with self._changed:
-                self._polls += 1
-                self._changed.notify_all()
-            self._unload_idle(wait_seconds=min(self._poll_seconds, 1.0))
+            self._look()
+
+    def _look(self, before_retiring: Callable[[], None] = lambda: None) -> None:
+        on_disk = list_versions(self.base_path)
+        policy, wanted = self._policy, set[int]()
+        for version in policy.candidates(on_disk):
+            if len(wanted) == policy.limit:
+                break
+            if version in self._live or self._try(version, on_disk[version]):
+                wanted.add(version)
+        before_retiring()
+        # With nothing to take their place, a lost disk or a bad push would end the service.
+        if wanted:
+            self._retire(set(self._live) - wanted)
+        for version in set(self._failed) - set(on_disk):
+            del self._failed[version]
+        with self._changed:
+            self._none_loads = bool(self._failed) and not wanted
+            self._changed.notify_all()
+        self._unload_idle(wait_seconds=min(self._poll_seconds, _SWEEP_SECONDS))
+
+    def _sweep(self) -> None:
+        with self._poll_lock:
+            self._unload_idle(wait_seconds=0.0)
 
     def _watch(self) -> None:
+        look = self.poll
         while not self._stopped.is_set():
             try:
-                self.poll()
+                look()
             except Exception:
                 # The watcher must outlive a surprise: without it no version is ever picked up.
                 log.exception("%s: looking for versions failed", self.name)
             if self._poll_seconds == 0:
-                return
-            self._stopped.wait(self._poll_seconds)
+                # The disk is read once; a policy that changes still leaves versions to unload.
+                look = self._sweep
+            self._stopped.wait(self._poll_seconds or _SWEEP_SECONDS)
 
     def _try(self, version: int, path: Path) -> bool:
         before = fingerprint(path)

@@ -240,6 +240,15 @@ def test_bad_predict_requests(stubs, request_for: Request, history: np.ndarray, 
     stubs.prediction.Predict(request_for("recommend", history=history))
 
 
+def test_a_long_message_of_any_script_fits_the_header_it_travels_in(
+    stubs, request_for: Request, history: np.ndarray
+) -> None:
+    request = request_for("recommend", "広告" * 5000, history=history)
+    code, message = refused(stubs.prediction.Predict, request)
+    assert code == grpc.StatusCode.NOT_FOUND
+    assert message.startswith("Servable not found for request: Latest(広告広告")
+
+
 def test_an_error_inside_the_graph_keeps_its_code(stubs, request_for: Request) -> None:
     garbage = request_for("encode_ads", examples=np.array([b"not an example"], dtype=object))
     code, message = refused(stubs.prediction.Predict, garbage)

@@ -30,8 +30,11 @@ class Decodable(Protocol):
         """See the class."""
         ...
 
-    def user_state(self, rows: Any) -> Any:
-        """User state of histories int32 `[B, T]` of row + 1, 0 for padding."""
+    def user_state(self, histories: Any) -> Any:
+        """User state of histories int32 `[B, T]` of row + 1, 0 for padding.
+
+        Where the model reads a context, `[B, T, 1 + C]` has its ids after the row.
+        """
         ...
 
     def next_log_probs(self, state: Any, prefix: Any) -> Any:

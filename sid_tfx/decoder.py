@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from sid_tfx.decodable import Cached, Decodable
 from sid_tfx.decoding import BeamResult, BeamState, PrefixTrie, beam_search
+from sid_tfx.layers.history import history_rows
 from sid_tfx.retrieval import TopK
 
 DENSE_CANDIDATES = 50
@@ -121,7 +122,7 @@ class SidDecoder(tf.Module):
 
     def recommend(
         self,
-        rows: tf.Tensor,
+        histories: tf.Tensor,
         k: int,
         mode: str | tf.Tensor = "generative",
         excluded_rows: tf.Tensor | None = None,
@@ -131,7 +132,8 @@ class SidDecoder(tf.Module):
         """The `k` best ads of each request; eagerly or inside a `tf.function`.
 
         Args:
-            rows: int32 `[B, T]` histories of row + 1, oldest first, 0 for padding.
+            histories: int32 `[B, T]` of row + 1, oldest first, 0 for padding; or `[B, T, 1 + C]`
+                with the context that the recommender reads.
             k: Results per request.
             mode: `"generative"`, `"hybrid"`, or bool `[B]`: hybrid where true.
             excluded_rows: Optional int32 `[B, E]` catalogue rows (not + 1), -1 for padding.
@@ -153,10 +155,10 @@ class SidDecoder(tf.Module):
                 "This decoder was made with hybrid=False and holds no ad vectors; ask it for mode "
                 "'generative' or make it with hybrid=True."
             )
-        rows = tf.cast(rows, tf.int32)
-        batch = tf.shape(rows)[0]
-        excluded = self._excluded(rows, excluded_rows, filter_seen)
-        state = self.recommender.user_state(rows)
+        histories = tf.cast(histories, tf.int32)
+        batch = tf.shape(histories)[0]
+        excluded = self._excluded(history_rows(histories), excluded_rows, filter_seen)
+        state = self.recommender.user_state(histories)
         width = max(self.beam_size, k)
         beam = self._beam(state, width, batch, excluded)
         generative = BeamResult(beam.rows[:, :k], beam.scores[:, :k], tf.minimum(beam.count, k))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -10,9 +11,10 @@ from keras import ops
 
 from sid_tfx.architectures import ARCHITECTURES, AdInputs
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.layers import CatalogSoftmax, DenseHead
+from sid_tfx.context import EventContext
+from sid_tfx.layers import CatalogSoftmax, ContextEmbedding, DenseHead
 from sid_tfx.layers.dense_head import cross_entropy
-from sid_tfx.layers.history import pack_history
+from sid_tfx.layers.history import history_rows, pack_history
 from sid_tfx.transformer import SeededLayers
 
 _ARCHITECTURE_ARGUMENTS = (
@@ -36,6 +38,11 @@ class SidRecommender(keras.Model):
     The tables of the catalogue are weights that aren't trained: `set_catalog` fills them, `.keras`
     files carry them. Histories are int32 `[B, T]` of catalogue row + 1, oldest first; 0 is padding
     or an unknown ad, on either side or in between: the same ads give the same result.
+
+    A model with a `context` also reads histories `[B, T, 1 + C]` that have the ids of
+    `EventContext.encode` beside each row, as `Sequences.in_context` makes them. They enter as
+    further embeddings of the ad. To such a model `[B, T]` means that no context is known, which
+    `context_dropout` has made it used to.
 
     Works on the TensorFlow and the JAX backend; `SidDecoder` (TensorFlow) does the decoding.
 
@@ -62,6 +69,10 @@ class SidRecommender(keras.Model):
         dense_loss_weight: Weight of the dense loss; 0 trains the codes alone.
         dense_negatives: The dense loss compares with all ads if there are at most this many, else
             with this many drawn uniformly per step.
+        context: An `EventContext`, or its `to_dict()`: what is read beside the ads; None for
+            nothing.
+        context_dropout: Share of histories that lose their context in training, and of those that
+            lose each field of it.
         seed: Integer; fixes initial weights and dropout.
 
     Example:
@@ -98,10 +109,14 @@ class SidRecommender(keras.Model):
         id_embedding: bool = True,
         dense_loss_weight: float = 1.0,
         dense_negatives: int = 1024,
+        context: EventContext | Mapping[str, Any] | None = None,
+        context_dropout: float = 0.2,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not isinstance(context, EventContext):
+            context = EventContext.from_dict(context)
         self._config: dict[str, Any] = {
             "num_ads": num_ads,
             "levels": levels,
@@ -123,6 +138,8 @@ class SidRecommender(keras.Model):
             "id_embedding": id_embedding,
             "dense_loss_weight": dense_loss_weight,
             "dense_negatives": dense_negatives,
+            "context": context.to_dict(),
+            "context_dropout": context_dropout,
             "seed": seed,
         }
         _check_config(self._config)
@@ -132,6 +149,7 @@ class SidRecommender(keras.Model):
         self.item_dropout = item_dropout
         self.label_smoothing = label_smoothing
         self.dense_loss_weight = dense_loss_weight
+        self.context = context
         make = SeededLayers(seed)
 
         # Row 0 of each table is padding, so that histories index them directly.
@@ -172,6 +190,11 @@ class SidRecommender(keras.Model):
         if catalog_softmax:
             self.catalog_softmax = CatalogSoftmax(num_ads, self.level_sizes, name="catalog_softmax")
         self.draws = keras.random.SeedGenerator(make.seed(), name="draws")
+        self.context_embedding = None
+        if context:
+            self.context_embedding = ContextEmbedding(
+                context.sizes, hidden_size, context_dropout, make.seed(), name="context_embedding"
+            )
         self.sid_loss = keras.metrics.Mean(name="sid_loss")
         self.dense_loss = keras.metrics.Mean(name="dense_loss")
         self.build((None, None))
@@ -193,6 +216,8 @@ class SidRecommender(keras.Model):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes all weights; the constructor calls it, for every size is known there."""
         self.dense_head.build((None, None, self._config["hidden_size"]))
+        if self.context_embedding is not None:
+            self.context_embedding.build((None, None, len(self.context.sizes)))
         self.built = True
 
     def set_catalog(self, catalog: SidCatalog) -> None:
@@ -217,18 +242,20 @@ class SidRecommender(keras.Model):
         """Whether it trains on `TargetBatches`; otherwise on `SequenceBatches`."""
         return self.architecture.one_target
 
-    def call(self, rows: Any, training: bool = False) -> Any:
+    def call(self, histories: Any, training: bool = False) -> Any:
         """States that the losses read: `[B, T, hidden_size]`, one per ad, or one per code.
 
         Args:
-            rows: int32 `[B, T]`, `T <= max_history` (longer ones are cut to the newest).
+            histories: int32 `[B, T]` or `[B, T, 1 + C]`, `T <= max_history` (longer ones are cut
+                to the newest).
             training: Whether to drop.
         """
-        return self.architecture.read(self._inputs(rows, training), training)
+        return self.architecture.read(self._inputs(histories, training), training)
 
-    def _inputs(self, rows: Any, training: bool = False) -> AdInputs:
+    def _inputs(self, histories: Any, training: bool = False) -> AdInputs:
         """What is known of the ads of the histories, moved to the left."""
-        rows = pack_history(rows, self.max_history)
+        histories = pack_history(histories, self.max_history)
+        rows = history_rows(histories)
         kept = None
         if training and self.item_dropout:
             shape = (*ops.shape(rows), 1)
@@ -238,17 +265,36 @@ class SidRecommender(keras.Model):
             rows,
             ops.take(self.ad_codes, rows, axis=0),
             ops.take(self.ad_content, rows, axis=0),
-            None if self.id_vectors is None else ops.take(self.id_vectors, rows, axis=0),
+            self._further_vectors(histories, training),
             kept,
         )
 
-    def user_state(self, rows: Any) -> Any:
+    def _further_vectors(self, histories: Any, training: bool) -> Any:
+        """Id vectors plus context of packed histories, `[B, T, hidden_size]`, or None."""
+        rows, fields = history_rows(histories), len(self.context.sizes)
+        vectors = None if self.id_vectors is None else ops.take(self.id_vectors, rows, axis=0)
+        if len(histories.shape) == 3 and histories.shape[-1] != 1 + fields:
+            raise ValueError(
+                f"Histories have {histories.shape[-1] - 1} context ids beside each row, this "
+                f"recommender reads {fields}, {self.context.fields}; make them with "
+                "Sequences.in_context(recommender.context)."
+            )
+        if self.context_embedding is None:
+            return vectors
+        if len(histories.shape) == 3:
+            ids = histories[..., 1:]
+        else:
+            ids = ops.zeros((*ops.shape(rows), fields), "int32")
+        context = self.context_embedding(ids, training=training)
+        return context if vectors is None else vectors + context
+
+    def user_state(self, histories: Any) -> Any:
         """What decoding knows of each history, any nest of tensors `[B, ...]`.
 
         Args:
-            rows: int32 `[B, T]`, as `call`.
+            histories: int32 `[B, T]` or `[B, T, 1 + C]`, as `call`.
         """
-        return self.architecture.user_state(self._inputs(rows))
+        return self.architecture.user_state(self._inputs(histories))
 
     def next_log_probs(self, state: Any, prefix: Any) -> Any:
         """Log-probabilities of the next code, for beam search.
@@ -319,14 +365,14 @@ class SidRecommender(keras.Model):
         """Mean over all targets of the code losses plus the weighted dense loss.
 
         Args:
-            x: The histories, int32 `[B, T]`.
+            x: The histories, int32 `[B, T]` or `[B, T, 1 + C]`.
             y: Targets of the histories, int32 `[B]` of row + 1; None where each ad of a history
                 is the target of the ads before it.
             y_pred: The states that `call` returned.
             sample_weight: Ignored.
             training: Whether to drop.
         """
-        rows = pack_history(x, self.max_history)
+        rows = history_rows(pack_history(x, self.max_history))
         if y is None:
             codes = ops.take(self.ad_codes, rows, axis=0)
             logits, states = self.architecture.sequence_logits(y_pred, codes, training)
@@ -374,7 +420,7 @@ def _check_config(config: dict[str, Any]) -> None:
     for name in positive.split():
         if config[name] < 1:
             raise ValueError(f"{name} must be >= 1, got {config[name]}.")
-    for name in ("dropout", "item_dropout", "label_smoothing"):
+    for name in ("dropout", "item_dropout", "label_smoothing", "context_dropout"):
         if not 0 <= config[name] < 1:
             raise ValueError(f"{name} must be in [0, 1), got {config[name]}.")
     if config["dense_loss_weight"] < 0:

@@ -8,6 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from sid_tfx.context import EventContext
+
+_NO_CONTEXT = EventContext()
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sequences:
@@ -16,12 +20,18 @@ class Sequences:
     Args:
         offsets: int64 `(S + 1,)`; history `i` is `rows[offsets[i]:offsets[i + 1]]`.
         rows: int32 `(E,)` catalogue rows, oldest first within a history.
-        timestamps: int64 `(E,)`, Unix seconds.
+        timestamps: int64 `(E,)`, Unix seconds, 0 where unknown.
+        events: str `(E,)` event types, "" where unknown; None where the log has none.
+        weights: float32 `(E,)`, 0 where unknown; None where the log has none.
+        context: What `padded` gives beside the rows.
     """
 
     offsets: np.ndarray
     rows: np.ndarray
     timestamps: np.ndarray
+    events: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    context: EventContext = _NO_CONTEXT
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -31,22 +41,53 @@ class Sequences:
         """int64 `(S,)`."""
         return np.diff(self.offsets)
 
+    def in_context(self, context: EventContext) -> Sequences:
+        """The same histories, `padded` with this context."""
+        return dataclasses.replace(self, context=context)
+
     def padded(self, length: int, index: np.ndarray | None = None) -> np.ndarray:
         """The newest `length` ads as int32 `(S, length)` of row + 1, zeros on the right.
 
         Args:
             length: Columns.
             index: Which histories; all by default.
+
+        Returns:
+            The rows; with a context `(S, length, 1 + C)`, its ids after the row.
         """
+        position, inside = self._newest(length, index)
+        rows = _picked(self.rows + 1, position, inside).astype(np.int32)
+        if not self.context:
+            return rows
+        events, weights = self.events, self.weights
+        ids = self.context.encode(
+            _picked(self.timestamps, position, inside),
+            None if events is None else _picked(events, position, inside),
+            None if weights is None else _picked(weights, position, inside),
+        )
+        return np.concatenate([rows[..., None], ids * inside[..., None]], axis=-1, dtype=np.int32)
+
+    def _newest(self, length: int, index: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Places `(S, length)` of the newest events, and which of them there are."""
         chosen = np.arange(len(self)) if index is None else np.asarray(index)
         ends = self.offsets[chosen + 1]
         starts = np.maximum(self.offsets[chosen], ends - length)
         position = starts[:, None] + np.arange(length)
-        inside = position < ends[:, None]
-        if not len(self.rows):
-            return np.zeros(position.shape, np.int32)
-        picked = self.rows[np.minimum(position, len(self.rows) - 1)]
-        return np.where(inside, picked + 1, 0).astype(np.int32)
+        return position, position < ends[:, None]
+
+    def ranges(self, starts: np.ndarray, ends: np.ndarray) -> Sequences:
+        """The slices `[start, end)` of the flat arrays as histories."""
+        lengths = ends - starts
+        offsets = _offsets(lengths)
+        index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Sequences(
+            offsets,
+            self.rows[index],
+            self.timestamps[index],
+            None if self.events is None else self.events[index],
+            None if self.weights is None else self.weights[index],
+            self.context,
+        )
 
     def popularity(self, num_ads: int) -> np.ndarray:
         """int64 `(num_ads,)`: events per catalogue row."""
@@ -76,15 +117,19 @@ class EvaluationSet:
         """The newest `max_history` ads, int32 `(U, max_history)`, see `Sequences.padded`."""
         return self.inputs.padded(max_history)
 
+    def in_context(self, context: EventContext) -> EvaluationSet:
+        """The same users; their histories have this context."""
+        return dataclasses.replace(self, inputs=self.inputs.in_context(context))
+
     def sample(self, users: int) -> EvaluationSet:
         """At most `users` users, spread evenly over the sorted user ids; the same every time."""
         if users >= len(self):
             return self
         kept = np.linspace(0, len(self) - 1, users).astype(np.int64)
-        offsets, inputs = self.inputs.offsets, self.inputs
+        offsets = self.inputs.offsets
         return EvaluationSet(
             self.users[kept],
-            _ranges(offsets[kept], offsets[kept + 1], inputs.rows, inputs.timestamps),
+            self.inputs.ranges(offsets[kept], offsets[kept + 1]),
             self.targets[kept],
             self.target_timestamps[kept],
         )
@@ -98,9 +143,22 @@ class SequenceSplits:
     validation: EvaluationSet
     test: EvaluationSet
 
+    def in_context(self, context: EventContext) -> SequenceSplits:
+        """The same events; all histories have this context."""
+        return SequenceSplits(
+            self.train.in_context(context),
+            self.validation.in_context(context),
+            self.test.in_context(context),
+        )
+
 
 def leave_one_out(
-    user_ids: np.ndarray, rows: np.ndarray, timestamps: np.ndarray, min_events: int = 3
+    user_ids: np.ndarray,
+    rows: np.ndarray,
+    timestamps: np.ndarray,
+    min_events: int = 3,
+    events: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> SequenceSplits:
     """Last event: test target; the one before: validation target; the rest: training.
 
@@ -112,6 +170,8 @@ def leave_one_out(
         rows: `(E,)` catalogue row of each event; events with -1 (unknown ad) are left out.
         timestamps: `(E,)` Unix seconds.
         min_events: Events that a user needs to be evaluated, at least 3.
+        events: Optional str `(E,)`, event types; "" where unknown.
+        weights: Optional float32 `(E,)`; 0 where unknown.
 
     Example:
 
@@ -124,16 +184,15 @@ def leave_one_out(
             f"min_events must be >= 3 (one event each to learn from, choose on and "
             f"test on), got {min_events}."
         )
-    users, offsets, rows, timestamps = _ordered(user_ids, rows, timestamps)
-    lengths = np.diff(offsets)
-    judged = lengths >= min_events
-    ends = offsets[1:]
-    train = _ranges(offsets[:-1], np.where(judged, ends - 2, ends), rows, timestamps)
-    starts, ends = offsets[:-1][judged], ends[judged]
+    users, log = _ordered(user_ids, rows, timestamps, events, weights)
+    judged = log.lengths >= min_events
+    starts, ends = log.offsets[:-1], log.offsets[1:]
+    train = log.ranges(starts, np.where(judged, ends - 2, ends))
+    starts, ends = starts[judged], ends[judged]
 
     def held_out(target: np.ndarray) -> EvaluationSet:
-        inputs = _ranges(starts, target, rows, timestamps)
-        return EvaluationSet(users[judged], inputs, rows[target], timestamps[target])
+        inputs = log.ranges(starts, target)
+        return EvaluationSet(users[judged], inputs, log.rows[target], log.timestamps[target])
 
     return SequenceSplits(train, held_out(ends - 2), held_out(ends - 1))
 
@@ -144,6 +203,8 @@ def global_time(
     timestamps: np.ndarray,
     validation_share: float = 0.1,
     test_share: float = 0.1,
+    events: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> SequenceSplits:
     """Splits at two points in time that are the same for all users, as a live system would.
 
@@ -157,19 +218,22 @@ def global_time(
         timestamps: As `leave_one_out`.
         validation_share: Share of events between the two points.
         test_share: Share of events after the second point.
+        events: As `leave_one_out`.
+        weights: As `leave_one_out`.
     """
     if not (validation_share > 0 and test_share > 0 and validation_share + test_share < 1):
         raise ValueError(
             "validation_share and test_share must be > 0 and sum to less than 1, got "
             f"{validation_share} and {test_share}."
         )
-    users, offsets, rows, timestamps = _ordered(user_ids, rows, timestamps)
-    if not len(rows):
+    users, log = _ordered(user_ids, rows, timestamps, events, weights)
+    timestamps = log.timestamps
+    if not len(timestamps):
         raise ValueError("No events of known ads to split.")
     # The small term keeps 0.6 * 10 at 6 whatever way the 0.6 was computed.
     shares = np.array([1 - validation_share - test_share, 1 - test_share])
     first, second = np.sort(timestamps)[(shares * len(timestamps) + 1e-6).astype(int)]
-    starts, ends = offsets[:-1], offsets[1:]
+    starts, ends = log.offsets[:-1], log.offsets[1:]
 
     def events_before(point: int) -> np.ndarray:
         counts = np.concatenate([[0], np.cumsum(timestamps < point)])
@@ -178,12 +242,12 @@ def global_time(
     def held_out(target: np.ndarray, end: np.ndarray) -> EvaluationSet:
         judged = (target < end) & (target > starts)
         chosen = target[judged]
-        inputs = _ranges(starts[judged], chosen, rows, timestamps)
-        return EvaluationSet(users[judged], inputs, rows[chosen], timestamps[chosen])
+        inputs = log.ranges(starts[judged], chosen)
+        return EvaluationSet(users[judged], inputs, log.rows[chosen], timestamps[chosen])
 
     cut_first, cut_second = events_before(first), events_before(second)
     return SequenceSplits(
-        _ranges(starts, cut_first, rows, timestamps),
+        log.ranges(starts, cut_first),
         held_out(cut_first, cut_second),
         held_out(cut_second, ends),
     )
@@ -193,7 +257,8 @@ class SequenceBatches(keras.utils.PyDataset):
     """Training batches of whole histories, grouped by length so that little padding is computed.
 
     Every batch is int32 `[B, T]` of row + 1 with zeros on the right, `T` one of a few lengths (so
-    a graph is traced a few times only) and `B * T` about `positions`. The model takes a loss at
+    a graph is traced a few times only) and `B * T` about `positions`; with a context
+    (`Sequences.in_context`) `[B, T, 1 + C]`, its ids after the row. The model takes a loss at
     every position, so one pass over the batches trains on every event. Histories of fewer than 2
     ads are left out; longer ones than `max_history` are cut into pieces of at most that length,
     the newest piece full.
@@ -280,8 +345,9 @@ class TargetBatches(SequenceBatches):
     before it, cut to the newest `max_history`. Every ad is thus read again for each later target;
     `SequenceBatches` trains on the same targets in one pass.
 
-    Every batch is `(int32 [B, T], int32 [B])`: histories and targets, both row + 1. Lengths and
-    sizes of the batches are those of `SequenceBatches`.
+    Every batch is `(int32 [B, T], int32 [B])`: histories and targets, both row + 1; with a context
+    the histories are `[B, T, 1 + C]`. Lengths and sizes of the batches are those of
+    `SequenceBatches`.
     """
 
     def _cut(self, sequences: Sequences, max_history: int) -> Sequences:
@@ -289,41 +355,57 @@ class TargetBatches(SequenceBatches):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         length, members = self._batches[index]
-        rows = self.pieces.padded(length + 1, members)
+        histories = self.pieces.padded(length + 1, members)
         last = self.pieces.lengths[members] - 1
-        place = np.arange(len(rows))
-        targets = rows[place, last]
-        rows[place, last] = 0
-        return rows[:, :length], targets
+        place = np.arange(len(histories))
+        targets = histories[place, last]
+        histories[place, last] = 0
+        return histories[:, :length], targets if targets.ndim == 1 else targets[:, 0]
 
 
 def _ordered(
-    user_ids: np.ndarray, rows: np.ndarray, timestamps: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Users (sorted), offsets, rows and timestamps in order of user, time, row."""
-    user_ids, rows, timestamps = map(np.asarray, (user_ids, rows, timestamps))
-    if not (user_ids.shape == rows.shape == timestamps.shape and rows.ndim == 1):
+    user_ids: np.ndarray,
+    rows: np.ndarray,
+    timestamps: np.ndarray,
+    events: np.ndarray | None,
+    weights: np.ndarray | None,
+) -> tuple[np.ndarray, Sequences]:
+    """Users (sorted) and all their events of known ads, in order of time, then row."""
+    given = {"user_ids": user_ids, "rows": rows, "timestamps": timestamps}
+    given |= {} if events is None else {"events": events}
+    given |= {} if weights is None else {"weights": weights}
+    columns = {name: np.asarray(values) for name, values in given.items()}
+    shapes = [values.shape for values in columns.values()]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1:
         raise ValueError(
-            "user_ids, rows and timestamps must be flat and equally long, got shapes "
-            f"{user_ids.shape}, {rows.shape} and {timestamps.shape}."
+            f"{', '.join(columns)} must be flat and equally long, got shapes "
+            f"{', '.join(map(str, shapes))}."
         )
-    known = rows >= 0
-    rows, timestamps = rows[known].astype(np.int32), timestamps[known].astype(np.int64)
-    users, codes = np.unique(user_ids[known], return_inverse=True)
-    order = np.lexsort((rows, timestamps, codes))
+    known = columns["rows"] >= 0
+    columns = {name: values[known] for name, values in columns.items()}
+    users, codes = np.unique(columns.pop("user_ids"), return_inverse=True)
+    # Ties that rows don't settle are one ad met twice at a time: the context must not depend on
+    # the order of the log either.
+    beside = [columns[name] for name in ("weights", "events") if name in columns]
+    order = np.lexsort((*beside, columns["rows"], columns["timestamps"], codes))
+    types = {"rows": np.int32, "timestamps": np.int64, "events": np.str_, "weights": np.float32}
     counts = np.bincount(codes, minlength=len(users))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return users, offsets, rows[order], timestamps[order]
+    log: dict[str, Any] = {
+        name: values.astype(types[name])[order] for name, values in columns.items()
+    }
+    return users, Sequences(_offsets(counts), **log)
 
 
-def _ranges(
-    starts: np.ndarray, ends: np.ndarray, rows: np.ndarray, timestamps: np.ndarray
-) -> Sequences:
-    """The slices `[start, end)` of the flat arrays as sequences."""
-    lengths = ends - starts
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-    return Sequences(offsets, rows[index], timestamps[index])
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _picked(values: np.ndarray, position: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """`values` at `position`; 0 or "" outside."""
+    if not len(values):
+        return np.zeros(position.shape, values.dtype)
+    picked = values[np.minimum(position, len(values) - 1)]
+    return np.where(inside, picked, np.zeros((), values.dtype))
 
 
 def _pieces(sequences: Sequences, max_history: int) -> Sequences:
@@ -335,7 +417,7 @@ def _pieces(sequences: Sequences, max_history: int) -> Sequences:
     ends = sequences.offsets[1:][owner] - back * max_history
     starts = np.maximum(sequences.offsets[:-1][owner], ends - max_history)
     kept = ends - starts >= 2
-    return _ranges(starts[kept], ends[kept], sequences.rows, sequences.timestamps)
+    return sequences.ranges(starts[kept], ends[kept])
 
 
 def _windows(sequences: Sequences, length: int) -> Sequences:
@@ -344,4 +426,4 @@ def _windows(sequences: Sequences, length: int) -> Sequences:
     starts = np.repeat(sequences.offsets[:-1], sequences.lengths)
     ends = position[position > starts] + 1
     starts = np.maximum(starts[position > starts], ends - length)
-    return _ranges(starts, ends, sequences.rows, sequences.timestamps)
+    return sequences.ranges(starts, ends)

@@ -25,7 +25,8 @@ class Recommender(Protocol):
         """Ranks ads.
 
         Args:
-            histories: int32 `(U, T)` of catalogue row + 1, oldest first, 0 for padding.
+            histories: int32 `(U, T)` of catalogue row + 1, oldest first, 0 for padding; or
+                `(U, T, 1 + C)`, see `EvaluationSet.in_context`.
             k: Results per user.
             filter_seen: Whether to leave out the ads of the history.
 
@@ -50,14 +51,14 @@ class GenerativeRecommender:
         self.decoder = decoder
         self.mode = mode
         self.batch_size = batch_size
-        self._graphs: dict[tuple[int, bool, int], Callable[[tf.Tensor], tf.Tensor]] = {}
+        self._graphs: dict[tuple[int, bool, tuple[int, ...]], Callable[[tf.Tensor], tf.Tensor]] = {}
 
     def recommend(self, histories: np.ndarray, k: int, filter_seen: bool = False) -> np.ndarray:
         """See `Recommender.recommend`."""
-        key = (k, filter_seen, histories.shape[1])
+        key = (k, filter_seen, histories.shape[1:])
         if key not in self._graphs:
 
-            @tf.function(input_signature=[tf.TensorSpec([None, histories.shape[1]], tf.int32)])
+            @tf.function(input_signature=[tf.TensorSpec([None, *histories.shape[1:]], tf.int32)])
             def graph(rows: tf.Tensor) -> tf.Tensor:
                 return self.decoder.recommend(rows, k, self.mode, filter_seen=filter_seen).rows
 

@@ -18,6 +18,20 @@ def newest(rows: tf.Tensor, width: int) -> tf.Tensor:
     >>> newest(tf.constant([[-1, 4, -1, 0, 7]]), 2).numpy().tolist()
     [[1, 8]]
     """
+    index, inside = newest_places(rows, width)
+    return gather_places(rows + 1, index, inside)
+
+
+def newest_places(rows: tf.Tensor, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where `newest` takes its ads from.
+
+    Args:
+        rows: As `newest`.
+        width: T.
+
+    Returns:
+        int32 [B, T] columns of `rows`, and bool [B, T]: whether there is an ad.
+    """
     # One column more, so that there is one where every history of the batch is empty.
     rows = tf.pad(rows, [[0, 0], [0, 1]], constant_values=-1)
     known = rows >= 0
@@ -29,5 +43,17 @@ def newest(rows: tf.Tensor, width: int) -> tf.Tensor:
     offset = tf.range(width)[None, :]
     column = tf.maximum(count - width, 0) + offset
     column = tf.minimum(column, length - 1)
-    chosen = tf.gather(tf.gather(rows, order, batch_dims=1), column, batch_dims=1)
-    return tf.where(offset < tf.minimum(count, width), chosen + 1, 0)
+    return tf.gather(order, column, batch_dims=1), offset < tf.minimum(count, width)
+
+
+def gather_places(values: tf.Tensor, index: tf.Tensor, inside: tf.Tensor) -> tf.Tensor:
+    """What stands at `newest_places` in values [B, H] of the histories; 0 or "" past the last ad.
+
+    Columns that the values lack at their end, at most all, count as 0 or "".
+    """
+    width = tf.reduce_max(index) + 1
+    padding = tf.zeros([tf.shape(values)[0], width], values.dtype)
+    # Strings of a tensor of zeros are "".
+    padded = tf.concat([values, padding], axis=1)
+    picked = tf.gather(padded, index, batch_dims=1)
+    return tf.where(inside, picked, tf.zeros([], values.dtype))

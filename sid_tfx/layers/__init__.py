@@ -3,6 +3,7 @@
 from sid_tfx.layers.ad_embedding import AdEmbedding
 from sid_tfx.layers.catalog_softmax import CatalogSoftmax
 from sid_tfx.layers.causal_block import CausalBlock
+from sid_tfx.layers.context_embedding import ContextEmbedding
 from sid_tfx.layers.cross_attention import MaskedAttention
 from sid_tfx.layers.dense_head import DenseHead
 from sid_tfx.layers.level_head import LevelHead
@@ -11,6 +12,7 @@ __all__ = [
     "AdEmbedding",
     "CatalogSoftmax",
     "CausalBlock",
+    "ContextEmbedding",
     "DenseHead",
     "LevelHead",
     "MaskedAttention",

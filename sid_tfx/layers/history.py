@@ -7,25 +7,31 @@ from typing import Any
 from keras import ops
 
 
-def pack_history(rows: Any, length: int) -> Any:
+def pack_history(history: Any, length: int) -> Any:
     """The newest `length` ads of each history on the left, order kept, zeros after them.
 
     Args:
-        rows: int `[B, T]`, oldest first; zeros, on either side or in between, are no ads.
+        history: int `[B, T]` of row + 1, oldest first; zeros, on either side or in between, are no
+            ads. Or `[B, T, 1 + C]`, with the ids of the context beside each row.
         length: Ads kept.
 
     Returns:
-        int32 `[B, min(T, length)]`.
+        int32 `[B, min(T, length)]` or `[B, min(T, length), 1 + C]`.
 
     Example:
 
     >>> pack_history(np.array([[0, 7, 0, 8, 9]]), 2).numpy().tolist()
     [[8, 9]]
     """
-    rows = ops.cast(rows, "int32")
-    if rows.shape[1] is None or rows.shape[1] > length:
-        rows = _move(rows, to_left=False)[:, -length:]
-    return _move(rows, to_left=True)
+    history = ops.cast(history, "int32")
+    if history.shape[1] is None or history.shape[1] > length:
+        history = _move(history, to_left=False)[:, -length:]
+    return _move(history, to_left=True)
+
+
+def history_rows(history: Any) -> Any:
+    """The rows `[B, T]` of histories `[B, T]` or `[B, T, 1 + C]`."""
+    return history if len(history.shape) == 2 else history[..., 0]
 
 
 def last_state(states: Any, rows: Any) -> Any:
@@ -43,10 +49,14 @@ def last_state(states: Any, rows: Any) -> Any:
     return ops.squeeze(ops.take_along_axis(states, last, axis=1), axis=1)
 
 
-def _move(rows: Any, to_left: bool) -> Any:
-    """Moves the non-zero entries of `[B, T]` to one side, order kept."""
+def _move(history: Any, to_left: bool) -> Any:
+    """Moves the ads of `[B, T]` or `[B, T, 1 + C]` to one side, order kept."""
+    rows = history_rows(history)
     length = ops.shape(rows)[1]
     behind = rows == 0 if to_left else rows > 0
     # Distinct keys, because the backends' sorts aren't all stable.
     keys = ops.arange(length, dtype="int32") + length * ops.cast(behind, "int32")
-    return ops.take_along_axis(rows, ops.sort(keys, axis=1) % length, axis=1)
+    order = ops.sort(keys, axis=1) % length
+    if len(history.shape) == 3:
+        order = ops.broadcast_to(order[..., None], ops.shape(history))
+    return ops.take_along_axis(history, order, axis=1)

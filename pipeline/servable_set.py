@@ -77,7 +77,7 @@ def publish_servable_set(
     source = versions[newest]
     if not (source / SERVABLE_SET_FILE).is_file():
         raise ValueError(f"{source} has no {SERVABLE_SET_FILE}: it was exported without a set")
-    ads = np.array((source / _ADS_FILE).read_text().splitlines(), dtype=object)
+    ads = np.array(_lines(source / _ADS_FILE), dtype=object)
     live, unknown = choose(ads)
     if not live.any():
         raise ValueError(f"no ad of the {len(ads):,} in {source} would be live; name other ads")
@@ -98,7 +98,14 @@ def publish_servable_set(
 
 def read_ids(path: Path) -> list[str]:
     """Ids from a file, one a line; empty lines are skipped."""
-    return [line for line in path.read_text().splitlines() if line]
+    return [line for line in _lines(path) if line]
+
+
+def _lines(path: Path) -> list[str]:
+    # `str.splitlines` would also split at characters that an id may hold, such as U+2028, and
+    # every later line would be another row's.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def _membership(ads: np.ndarray, ad_ids: Iterable[str]) -> tuple[np.ndarray, int]:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pipeline.servable_set import only, publish_servable_set, switch_off
+from pipeline.servable_set import only, publish_servable_set, read_ids, switch_off
 from serving.servable import Servable
 from tests.test_servable_set import ADS, FINGERPRINT, saved  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.unit
 
-AD_IDS = [f"ad{row:02d}" for row in range(ADS)]
+# One id has a line break of Unicode's, which is none of the file's.
+AD_IDS = ["ad00", "ad\u2028\x8501", *(f"ad{row:02d}" for row in range(2, ADS))]
 
 
 @pytest.fixture
@@ -24,7 +25,8 @@ def base(saved, tmp_path) -> pathlib.Path:  # noqa: F811
     folder = tmp_path / "serving" / "portable" / "sid_tfx"
     version = folder / "7"
     shutil.copytree(saved, version)
-    (version / "assets" / "ads.txt").write_text("".join(f"{ad}\n" for ad in AD_IDS))
+    text = "".join(f"{ad}\n" for ad in AD_IDS)
+    (version / "assets" / "ads.txt").write_text(text, encoding="utf-8")
     (version / "assets.extra").mkdir(exist_ok=True)
     metadata = {"fingerprints": {"catalog": FINGERPRINT}}
     (version / "assets.extra" / "sid_tfx.json").write_text(json.dumps(metadata))
@@ -56,6 +58,12 @@ def test_the_new_version_serves_the_set_and_shares_the_rest(base):
     again = publish_servable_set(base, only(["ad05", "ad06"]))
     assert again.version > made.version
     assert served(base / str(again.version)) == {"ad05", "ad06"}
+
+
+def test_ids_come_from_a_file_one_a_line(tmp_path):
+    file = tmp_path / "ids.txt"
+    file.write_bytes("a\r\n\nb\u2028c\n d".encode())
+    assert read_ids(file) == ["a", "b\u2028c", " d"]
 
 
 def test_what_cannot_be_published_is_refused_and_leaves_nothing(base, tmp_path):

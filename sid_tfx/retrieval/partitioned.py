@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from sid_tfx.retrieval.brute_force import exact_search
 from sid_tfx.retrieval.partitions import partition
 from sid_tfx.retrieval.topk import TopK, at_least, best_rows, completed
 
@@ -151,10 +152,13 @@ class Partitioned(TopK):
     def _exact(
         self, queries: tf.Tensor, k: int, live: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        flat = tf.reshape(self.members, [-1, self.members.shape[2]])
-        scores = tf.matmul(queries, flat, transpose_b=True)
-        rows = tf.broadcast_to(tf.reshape(self.rows, [1, -1]), tf.shape(scores))
-        return best_rows(scores, rows, k, live)
+        rows = tf.reshape(self.rows, [-1])
+        usable = rows >= 0
+        if live is not None:
+            usable &= tf.gather(live, tf.maximum(rows, 0))
+        members = tf.reshape(self.members, [-1, self.members.shape[2]])
+        scores, places = exact_search(members, queries, k, usable)
+        return scores, tf.where(places >= 0, tf.gather(rows, tf.maximum(places, 0)), -1)
 
     def ranks(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Returns how many partitions a search reads before those that hold some rows.

@@ -1,5 +1,6 @@
 """The benchmarks at toy sizes: what they report and refuse. Never how fast anything is."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -262,6 +263,18 @@ class TestAll:
         done = CliRunner().invoke(every.main, ["--", "--vectors", "9"])
         assert done.exit_code == 2
         assert "name it with --only" in done.output
+
+    def test_every_script_is_among_them_and_takes_its_arguments(self):
+        folder = Path(every.__file__).parent
+        scripts = {
+            path.stem
+            for path in folder.glob("*.py")
+            if path.stem != "__main__" and "main(prog_name=" in path.read_text()
+        }
+        assert set(every.BENCHMARKS) == scripts
+        for name, arguments in every.BENCHMARKS.items():
+            command = importlib.import_module(f"benchmarks.{name}").main
+            command.make_context(name, list(arguments))
 
     def test_an_unknown_benchmark_names_the_known(self):
         done = CliRunner().invoke(every.main, ["--only", "speed"])

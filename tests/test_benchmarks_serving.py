@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import common, serving, serving_image, serving_load, serving_switches
+from benchmarks import (
+    common,
+    servable_set,
+    serving,
+    serving_image,
+    serving_load,
+    serving_switches,
+)
+from serving.results import AdList, ScoredAd
 from serving.servable import Servable
 from tests.serving.toy_servable import AD_IDS, HISTORY, save_toy
 from tests.test_benchmarks import read, run
@@ -68,6 +76,35 @@ class TestServing:
         assert damaged["refused"]
         assert killed["same_version"]
         assert killed["failures"] > 0, "the kill fell outside the load"
+
+    @pytest.mark.slow
+    def test_a_servable_set_goes_live(self, tmp_path):
+        file = tmp_path / "s.json"
+        output = run(servable_set.main, "--ads", 300, "--json", file)
+        assert "300 ads: live" in output
+        [record] = read(file)
+        assert (record["subject"], record["ads"]) == ("servable_set", 300)
+        assert 0 < record["publish_seconds"] <= record["live_seconds"]
+        assert (record["failures"], record["wrong_answers"]) == (0, 0)
+        assert 20 < record["off_ads"] < 100
+        assert record["requests"] > 1
+
+    def test_an_ad_that_is_off_is_noticed(self):
+        class Client:
+            def __init__(self, version, *ad_ids):
+                self.answer = AdList(tuple(ScoredAd(ad, 0.0) for ad in ad_ids), version)
+
+            def recommend(self, history):
+                return self.answer
+
+        switch = servable_set.Switch({"off"})
+        assert not switch.ask(Client(1, "off"), [], old=1)
+        assert switch.wrong == 0, "the old version may still show it"
+        assert switch.ask(Client(2, "on"), [], old=1)
+        assert switch.wrong == 0
+        assert switch.ask(Client(2, "on", "off"), [], old=1)
+        assert switch.ask(Client(2), [], old=1), "and it has to show something"
+        assert (switch.asked, switch.failures, switch.wrong) == (4, 0, 2)
 
     def test_without_a_servable_it_is_skipped(self, tmp_path):
         done = CliRunner().invoke(serving.main, ["--servable", str(tmp_path)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -228,8 +228,8 @@ def test_a_config_that_cannot_be_in_force_yet_is_tried_again(tmp_path: Path) -> 
     }
     told: list[str] = []
 
-    def reload(configs: object) -> None:
-        [config] = configs  # type: ignore[misc]
+    def reload(configs: Sequence[ModelConfig]) -> None:
+        [config] = configs
         told.append(config.name)
         if errors[config.name]:
             raise errors[config.name].pop()

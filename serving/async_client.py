@@ -136,6 +136,47 @@ class AsyncRecommenderClient:
         query = queries.recommend_filtered(history, exclude, filter_seen, mode, k)
         return query.unwrapped(await self._ask(query))
 
+    @overload
+    async def recommend_in_context(  # type: ignore[overload-overlap]
+        self,
+        history: Sequence[str],
+        timestamps: Sequence[int] | None = ...,
+        events: Sequence[str] | None = ...,
+        weights: Sequence[float] | None = ...,
+        exclude: Sequence[str] = ...,
+        filter_seen: bool = ...,
+        mode: str = ...,
+        k: int | None = ...,
+    ) -> AdList: ...
+    @overload
+    async def recommend_in_context(
+        self,
+        history: Sequence[History],
+        timestamps: Sequence[Sequence[int]] | None = ...,
+        events: Sequence[Sequence[str]] | None = ...,
+        weights: Sequence[Sequence[float]] | None = ...,
+        exclude: Sequence[str] = ...,
+        filter_seen: bool = ...,
+        mode: str = ...,
+        k: int | None = ...,
+    ) -> list[AdList]: ...
+    async def recommend_in_context(
+        self,
+        history: Sequence[str] | Sequence[History],
+        timestamps: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        events: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        weights: Sequence[float] | Sequence[Sequence[float]] | None = None,
+        exclude: Sequence[str] = (),
+        filter_seen: bool = False,
+        mode: str = "generative",
+        k: int | None = None,
+    ) -> AdList | list[AdList]:
+        """See `RecommenderClient.recommend_in_context`."""
+        query = queries.recommend_in_context(
+            history, timestamps, events, weights, exclude, filter_seen, mode, k
+        )
+        return query.unwrapped(await self._ask(query))
+
     async def encode_ads(self, ads: Sequence[Mapping[str, Any]]) -> list[EncodedAd]:
         """See `RecommenderClient.encode_ads`."""
         if not ads:

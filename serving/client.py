@@ -112,6 +112,72 @@ class RecommenderClient(ModelClient):
         query = queries.recommend_filtered(history, exclude, filter_seen, mode, k)
         return query.unwrapped(self._ask(query))
 
+    @overload
+    def recommend_in_context(  # type: ignore[overload-overlap]
+        self,
+        history: Sequence[str],
+        timestamps: Sequence[int] | None = ...,
+        events: Sequence[str] | None = ...,
+        weights: Sequence[float] | None = ...,
+        exclude: Sequence[str] = ...,
+        filter_seen: bool = ...,
+        mode: str = ...,
+        k: int | None = ...,
+    ) -> AdList: ...
+    @overload
+    def recommend_in_context(
+        self,
+        history: Sequence[History],
+        timestamps: Sequence[Sequence[int]] | None = ...,
+        events: Sequence[Sequence[str]] | None = ...,
+        weights: Sequence[Sequence[float]] | None = ...,
+        exclude: Sequence[str] = ...,
+        filter_seen: bool = ...,
+        mode: str = ...,
+        k: int | None = ...,
+    ) -> list[AdList]: ...
+    def recommend_in_context(
+        self,
+        history: Sequence[str] | Sequence[History],
+        timestamps: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        events: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        weights: Sequence[float] | Sequence[Sequence[float]] | None = None,
+        exclude: Sequence[str] = (),
+        filter_seen: bool = False,
+        mode: str = "generative",
+        k: int | None = None,
+    ) -> AdList | list[AdList]:
+        """What to show next, with more of the history than its ads.
+
+        Only a servable whose recommender reads a context has this signature. What isn't given is
+        unknown to it, which is no error: it was trained for that too.
+
+        Args:
+            history: as for `recommend`.
+            timestamps: Unix seconds of each ad of the history, ascending, 0 where unknown; one
+                such list a history where several are given.
+            events: event type of each, such as `click`, "" where unknown.
+            weights: weight of each, 0 where unknown.
+            exclude: as for `recommend_filtered`.
+            filter_seen: as for `recommend_filtered`.
+            mode: as for `recommend_filtered`.
+            k: as for `recommend`.
+
+        Returns:
+            As `recommend`.
+
+        Raises:
+            TypeError: a timestamp is no integer, an event type no string, a weight no number.
+            ValueError: a list is not as long as its history, timestamps do not ascend, a weight is
+                negative or not finite; as for `recommend_filtered`.
+            RecommenderError: the call failed, see `client_errors`; `InvalidRequestError` where the
+                servable has no such signature.
+        """
+        query = queries.recommend_in_context(
+            history, timestamps, events, weights, exclude, filter_seen, mode, k
+        )
+        return query.unwrapped(self._ask(query))
+
     def encode_ads(self, ads: Sequence[Mapping[str, Any]]) -> list[EncodedAd]:
         """Semantic IDs and embeddings of raw ads, ones the catalogue has never seen too.
 

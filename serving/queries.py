@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from serving import wire
+from serving.event_context import HistoryContext
 from serving.examples import ad_example
 from serving.results import AdList, ModelMetadata
 from serving.wire_inputs import Blocks, WireInputs
@@ -81,10 +82,7 @@ def recommend_filtered(
     k: int | None,
 ) -> AdQuery:
     """See `RecommenderClient.recommend_filtered`."""
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}: choose one of {MODES}")
-    if isinstance(exclude, str | bytes):
-        raise TypeError(f"exclude is {exclude!r}: give a list of ad ids")
+    _check_rules(exclude, mode)
     histories, single = wire.as_batch(history)
     return AdQuery(
         "recommend_filtered",
@@ -93,6 +91,36 @@ def recommend_filtered(
         lambda inputs: inputs.recommend_filtered(histories, exclude, filter_seen, mode),
         single,
     )
+
+
+def recommend_in_context(
+    history: Sequence[str] | Sequence[History],
+    timestamps: Sequence[int] | Sequence[Sequence[int]] | None,
+    events: Sequence[str] | Sequence[Sequence[str]] | None,
+    weights: Sequence[float] | Sequence[Sequence[float]] | None,
+    exclude: Sequence[str],
+    filter_seen: bool,
+    mode: str,
+    k: int | None,
+) -> AdQuery:
+    """See `RecommenderClient.recommend_in_context`."""
+    _check_rules(exclude, mode)
+    histories, single = wire.as_batch(history)
+    context = HistoryContext.of(histories, single, timestamps, events, weights)
+    return AdQuery(
+        "recommend_in_context",
+        len(histories),
+        k,
+        lambda inputs: inputs.recommend_in_context(histories, context, exclude, filter_seen, mode),
+        single,
+    )
+
+
+def _check_rules(exclude: Sequence[str], mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}: choose one of {MODES}")
+    if isinstance(exclude, str | bytes):
+        raise TypeError(f"exclude is {exclude!r}: give a list of ad ids")
 
 
 def similar_ads(ad_ids: Sequence[str], k: int | None, by: str) -> AdQuery:

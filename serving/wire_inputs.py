@@ -9,6 +9,7 @@ import numpy as np
 
 from serving import wire
 from serving.client_errors import InvalidRequestError
+from serving.event_context import HistoryContext
 from serving.results import ModelMetadata, PortSpec
 
 Blocks = dict[str, np.ndarray]
@@ -67,6 +68,25 @@ class WireInputs:
             "exclude_ad_ids": self._padded(signature, "exclude_ad_ids", [exclude] * rows),
             "filter_seen": np.full(rows, filter_seen, np.bool_),
             "mode": wire.strings([mode] * rows),
+        }
+
+    def recommend_in_context(
+        self,
+        histories: Sequence[Sequence[str]],
+        context: HistoryContext,
+        exclude: Sequence[str],
+        filter_seen: bool,
+        mode: str,
+    ) -> Blocks:
+        """Inputs of `recommend_in_context`, whose rules are those of `recommend_filtered`.
+
+        Raises:
+            ValueError: more exclusions than the servable takes.
+        """
+        width = self._input("recommend_in_context", "history").shape[1]
+        return {
+            **self.recommend_filtered(histories, exclude, filter_seen, mode),
+            **context.blocks(width),
         }
 
     def similar_to_embedding(self, matrix: np.ndarray) -> Blocks:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sid_tfx import export
 from sid_tfx.catalog import SidCatalog
+from sid_tfx.context import EventContext
 from sid_tfx.export import Servable, WireLimits, custom_ops
 from sid_tfx.export.history import newest
 from sid_tfx.export.id_table import IdTable
@@ -88,10 +89,9 @@ def _catalog(ads: int = ADS, seed: int = 0) -> SidCatalog:
     )
 
 
-def _recommender(catalog: SidCatalog, seed: int = 0) -> SidRecommender:
-    return SidRecommender.for_catalog(
-        catalog, hidden_size=16, num_heads=2, mlp_size=32, head_size=16, max_history=8, seed=seed
-    )
+def _recommender(catalog: SidCatalog, **arguments) -> SidRecommender:
+    sizes = {"hidden_size": 16, "num_heads": 2, "mlp_size": 32, "head_size": 16, "max_history": 8}
+    return SidRecommender.for_catalog(catalog, **sizes, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +189,10 @@ def _here(servable: Servable, signature: str, inputs: dict) -> dict[str, np.ndar
     return {name: value.numpy() for name, value in answer.items()}
 
 
+def _tensors(inputs: dict) -> dict[str, tf.Tensor]:
+    return {name: tf.constant(value) for name, value in inputs.items()}
+
+
 def _same(left: dict, right: dict) -> None:
     assert left.keys() == right.keys()
     for name, value in left.items():
@@ -207,6 +211,114 @@ def test_every_signature_answers_in_a_fresh_process_as_in_this_one(flavour, requ
         answers = fresh_process.run(path, requests, loader, scann=flavour == "scann")
         for here, there in zip(expected, answers, strict=True):
             _same(here, there)
+
+
+CONTEXT = EventContext(time=True, events=("view", "buy"), weight=True)
+
+
+@pytest.fixture(scope="module")
+def in_context(parts) -> tuple[Servable, str]:
+    recommender = _recommender(parts.catalog, context=CONTEXT)
+    assert recommender.context_embedding is not None
+    # Untrained embeddings are small: every value has to show in the answer.
+    for table in recommender.context_embedding.tables:
+        table.embeddings.assign(20 * table.embeddings)
+    servable = parts.servable(recommender=recommender)
+    path = str(parts.folder / "in_context")
+    export.save(servable, path)
+    return servable, path
+
+
+def _context_inputs(histories, timestamps, events, weights) -> dict[str, np.ndarray]:
+    batch, width = len(histories), LIMITS.max_history
+
+    def block(rows, dtype) -> np.ndarray:
+        return np.array([[*row, *[0] * (width - len(row))] for row in rows], dtype)
+
+    return {
+        "history": _bytes(histories, width),
+        "history_timestamps": block(timestamps, np.int64),
+        "history_events": _bytes(events, width),
+        "history_weights": block(weights, np.float32),
+        "exclude_ad_ids": _bytes([[_ad(9)]] * batch, LIMITS.max_exclude),
+        "filter_seen": np.array([True, False] * batch)[:batch],
+        "mode": np.array([b"generative", b"hybrid"] * batch, dtype=object)[:batch],
+    }
+
+
+def test_a_context_is_read_where_it_is_sent_and_nothing_is_asked_of_the_others(
+    in_context, portable, parts
+):
+    servable, path = in_context
+    loaded = tf.saved_model.load(path)
+    assert "recommend_in_context" not in tf.saved_model.load(portable[1]).signatures
+    histories = [[_ad(3), "nobody", _ad(17)], [_ad(40), _ad(8)], []]
+    known = ([[100, 0, 160], [5, 5], []], [["view", "", "buy"], ["", "rare"], []], [[], [0, 2], []])
+    inputs = _context_inputs(histories, *known)
+    unknown = _context_inputs(histories, [[]] * 3, [[]] * 3, [[]] * 3)
+    filtered = {name: value for name, value in unknown.items() if "history_" not in name}
+    requests = [
+        ("recommend_in_context", inputs),
+        ("recommend_in_context", unknown),
+        ("recommend_filtered", filtered),
+    ]
+    with_context, without, plain = (
+        {k: v.numpy() for k, v in loaded.signatures[name](**_tensors(given)).items()}
+        for name, given in requests
+    )
+    _same(without, plain)
+    assert np.abs(with_context["scores"][:2, 0] - plain["scores"][:2, 0]).min() > 1e-4
+    np.testing.assert_array_equal(with_context["ad_ids"][2], plain["ad_ids"][2])
+    assert _ad(3) not in _ads(with_context)[0]
+
+    # The unknown ad takes its own values along; a gap is between the ads that are read.
+    rows = np.zeros((2, 6, 4), np.int32)
+    rows[0, :2] = [[4, 0, 1, 0], [18, 7, 2, 0]]
+    rows[1, :2] = [[41, 0, 0, 0], [9, 1, 0, 4]]
+    excluded = tf.constant([[9, 3, 17], [9, -1, -1]])
+    for row, mode in enumerate(("generative", "hybrid")):
+        found = servable.decoder.recommend(
+            tf.constant(rows[row : row + 1]), LIMITS.max_k, mode, excluded[row : row + 1]
+        )
+        assert _ads(with_context)[row] == parts.catalog.ad_ids[found.rows.numpy()[0]].tolist()
+        np.testing.assert_allclose(with_context["scores"][row], found.scores[0], rtol=1e-4)
+    answers = fresh_process.run(path, requests)
+    _same(answers[0], with_context)
+
+
+def _with_target(example: bytes, ad: str) -> bytes:
+    parsed = tf.train.Example.FromString(example)
+    parsed.features.feature["target"].bytes_list.value[:] = [ad.encode()]
+    return parsed.SerializeToString()
+
+
+def test_evaluate_reads_the_context_that_an_example_has(in_context):
+    path = in_context[1]
+    ads = [_ad(row) for row in (3, 17, 40, 8, 21, 5, 6, 7, 2)]
+    example = tf.train.Example.FromString(_example(history=ads, target=_ad(11)))
+    feature = example.features.feature
+    feature["timestamps"].int64_list.value.extend(10 ** np.arange(len(ads)))
+    feature["events"].bytes_list.value.extend([b"view", b"", b"buy"] * 3)
+    some = tf.train.Example.FromString(example.SerializeToString())
+    del some.features.feature["events"]
+    examples = [example.SerializeToString(), some.SerializeToString()]
+    examples.append(_example(history=ads, target=_ad(11)))
+    known = (10 ** np.arange(3, 9), ["view", "", "buy"] * 2)
+    contexts = [known, (known[0], []), ([], [])]
+    inputs = _context_inputs(
+        [ads[-LIMITS.max_history :]] * 3, *zip(*contexts, strict=True), [[]] * 3
+    )
+    inputs |= {"exclude_ad_ids": _bytes([[]] * 3, LIMITS.max_exclude)}
+    inputs |= {"filter_seen": np.zeros(3, bool), "mode": np.array([b"generative"] * 3)}
+    loaded = tf.saved_model.load(path).signatures
+    lists = _ads({"ad_ids": loaded["recommend_in_context"](**_tensors(inputs))["ad_ids"].numpy()})
+    assert lists[0] != lists[1] != lists[2]
+    for k, ad in enumerate(lists[0]):
+        asked = [_with_target(example, ad) for example in examples]
+        rank = loaded["evaluate"](examples=tf.constant(asked))["rank"].numpy()
+        want = [1 + found.index(ad) if ad in found else 0 for found in lists]
+        assert rank.tolist() == want
+        assert rank[0] == k + 1
 
 
 def test_only_the_scann_servable_has_custom_ops(portable, scann):

@@ -26,27 +26,35 @@ def signatures(servable: Servable) -> dict[str, tf.types.experimental.ConcreteFu
     history = spec("history", tf.string, limits.max_history)
     examples = spec("examples", tf.string)
     recommend = trace(servable.recommend, history)
-    by_sid = {}
+    rules = (
+        spec("exclude_ad_ids", tf.string, limits.max_exclude),
+        spec("filter_seen", tf.bool),
+        spec("mode", tf.string),
+    )
+    further = {}
     if servable.sid_index is not None:
         ad_ids = spec("ad_ids", tf.string)
-        by_sid["similar_ads_by_sid"] = trace(servable.similar_ads_by_sid, ad_ids)
+        further["similar_ads_by_sid"] = trace(servable.similar_ads_by_sid, ad_ids)
+    if servable.context:
+        further["recommend_in_context"] = trace(
+            servable.recommend_in_context,
+            history,
+            spec("history_timestamps", tf.int64, limits.max_history),
+            spec("history_events", tf.string, limits.max_history),
+            spec("history_weights", tf.float32, limits.max_history),
+            *rules,
+        )
     return {
         "serving_default": recommend,
         "recommend": recommend,
-        "recommend_filtered": trace(
-            servable.recommend_filtered,
-            history,
-            spec("exclude_ad_ids", tf.string, limits.max_exclude),
-            spec("filter_seen", tf.bool),
-            spec("mode", tf.string),
-        ),
+        "recommend_filtered": trace(servable.recommend_filtered, history, *rules),
         "encode_ads": trace(servable.encode_ads, examples),
         "similar_ads": trace(servable.similar_ads, spec("ad_ids", tf.string)),
         "similar_to_embedding": trace(
             servable.similar_to_embedding, spec("embedding", tf.float32, servable.embedding_dim)
         ),
         "evaluate": trace(servable.evaluate, examples),
-        **by_sid,
+        **further,
     }
 
 
@@ -79,6 +87,7 @@ def save(
         "sid_index": servable.sid_index.kind if servable.sid_index is not None else None,
         "default_mode": servable.default_mode,
         "limits": servable.limits.to_dict(),
+        "context": servable.context.to_dict(),
         "fingerprints": servable.fingerprints,
         **(extra or {}),
     }

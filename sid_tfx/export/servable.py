@@ -10,10 +10,11 @@ import tensorflow as tf
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.decoding import BeamResult
-from sid_tfx.export.history import newest
+from sid_tfx.export.context import histories_in_context
 from sid_tfx.export.id_table import IdTable
 from sid_tfx.export.popularity import Popularity
 from sid_tfx.export.servable_set import ServableSet
+from sid_tfx.layers.history import history_rows
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.retrieval import PADDING_SCORE, BruteForce, TopK
 from sid_tfx.tokenizer import SidTokenizer
@@ -136,6 +137,7 @@ class Servable(tf.Module):
         self.default_mode = default_mode
         self.fingerprints = dict(catalog.fingerprints)
         self.levels = catalog.levels
+        self.context = recommender.context
         self.embedding_dim = int(catalog.embeddings.shape[1])
         self.ads = IdTable(catalog.ad_ids)
         # A request excludes what it names and, if it wants, what its user has seen.
@@ -180,7 +182,40 @@ class Servable(tf.Module):
     ) -> Outputs:
         """Signature `recommend_filtered`: the next ads under a request's own rules."""
         rows = self.ads.rows(history) + 1
-        seen = tf.where(filter_seen[:, None], rows - 1, -1)
+        return self._by_rules(rows, exclude_ad_ids, filter_seen, mode)
+
+    def recommend_in_context(
+        self,
+        history: tf.Tensor,
+        history_timestamps: tf.Tensor,
+        history_events: tf.Tensor,
+        history_weights: tf.Tensor,
+        exclude_ad_ids: tf.Tensor,
+        filter_seen: tf.Tensor,
+        mode: tf.Tensor,
+    ) -> Outputs:
+        """Signature `recommend_in_context`: as `recommend_filtered`, with more of the history."""
+        histories = self._in_context(
+            self.ads.rows(history), history_timestamps, history_events, history_weights
+        )
+        return self._by_rules(histories, exclude_ad_ids, filter_seen, mode)
+
+    def _in_context(
+        self, rows: tf.Tensor, timestamps: tf.Tensor, events: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
+        """Histories of rows, -1 where unknown, as the recommender reads them."""
+        return histories_in_context(
+            self.context, rows, timestamps, events, weights, self.limits.max_history
+        )
+
+    def _by_rules(
+        self,
+        histories: tf.Tensor,
+        exclude_ad_ids: tf.Tensor,
+        filter_seen: tf.Tensor,
+        mode: tf.Tensor,
+    ) -> Outputs:
+        seen = tf.where(filter_seen[:, None], history_rows(histories) - 1, -1)
         excluded = tf.concat([self.ads.rows(exclude_ad_ids), seen], axis=1)
         # A mode that is neither falls back to the default. An assertion would fail every other
         # request that the server has put into the same batch.
@@ -188,8 +223,8 @@ class Servable(tf.Module):
         # Most batches need no dense side.
         found = tf.cond(
             tf.reduce_any(hybrid),
-            lambda: self._ranked(rows, hybrid, excluded),
-            lambda: self._ranked(rows, GENERATIVE, excluded),
+            lambda: self._ranked(histories, hybrid, excluded),
+            lambda: self._ranked(histories, GENERATIVE, excluded),
         )
         return self._answer(found)
 
@@ -238,18 +273,25 @@ class Servable(tf.Module):
     def evaluate(self, examples: tf.Tensor) -> Outputs:
         """Signature `evaluate`: serialized `history` and `target` -> the target's rank.
 
-        A history may be longer than T here; its newest known ads are read.
+        A history may be longer than T here; its newest known ads are read, and `timestamps`,
+        `events` and `weights` of them where the example has these and the recommender reads them.
         """
         spec = {
             "history": tf.io.RaggedFeature(tf.string),
+            "timestamps": tf.io.RaggedFeature(tf.int64),
+            "events": tf.io.RaggedFeature(tf.string),
+            "weights": tf.io.RaggedFeature(tf.float32),
             "target": tf.io.FixedLenFeature([], tf.string),
         }
         parsed = tf.io.parse_example(examples, spec)
-        rows = newest(self.ads.rows(parsed["history"].to_tensor("")), self.limits.max_history)
+        histories = self._in_context(
+            self.ads.rows(parsed["history"].to_tensor("")),
+            *(parsed[name].to_tensor() for name in ("timestamps", "events", "weights")),
+        )
         target = self.ads.rows(parsed["target"])
         popular, _ = self.popularity.top(tf.constant([[-1]]), self.limits.max_k)
         return {
-            "rank": _rank(self._ranked(rows).rows, target),
+            "rank": _rank(self._ranked(histories).rows, target),
             "popularity_rank": _rank(popular, target),
             "history_length": tf.cast(parsed["history"].row_lengths(), tf.float32),
             "target_popularity": self.popularity.of(target),
@@ -257,16 +299,16 @@ class Servable(tf.Module):
 
     def _ranked(
         self,
-        rows: tf.Tensor,
+        histories: tf.Tensor,
         mode: str | tf.Tensor | None = None,
         excluded: tf.Tensor | None = None,
     ) -> BeamResult:
         """The decoder's ads, or the most popular ones where a history is empty."""
         k = self.limits.max_k
         mode = self.default_mode if mode is None else mode
-        found = self.decoder.recommend(rows, k, mode, excluded)
-        empty = tf.reduce_all(rows == 0, axis=1)
-        none = tf.fill([tf.shape(rows)[0], 1], -1)
+        found = self.decoder.recommend(histories, k, mode, excluded)
+        empty = tf.reduce_all(history_rows(histories) == 0, axis=1)
+        none = tf.fill([tf.shape(histories)[0], 1], -1)
 
         def popular() -> BeamResult:
             ads, scores = self.popularity.top(none if excluded is None else excluded, k)

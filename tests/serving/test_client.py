@@ -54,6 +54,66 @@ def test_k_trims_and_is_checked(client: RecommenderClient) -> None:
         client.similar_ads(["ad01"], k=0)
 
 
+def test_a_context_arrives_at_its_place(client: RecommenderClient) -> None:
+    plain = client.recommend_filtered(["ad01", "ad02"], mode="hybrid")
+    context: dict[str, Any] = {
+        "timestamps": [3, 5],
+        "events": ["", "buy"],
+        "weights": [0.5, np.float32(0.25)],
+    }
+    answer = client.recommend_in_context(["ad01", "ad02"], **context, mode="hybrid")
+    bonus = (3 + 2 * 5) + 100 * (2 * 3) + 10_000 * (0.5 + 2 * 0.25)
+    np.testing.assert_allclose(answer.scores, np.add(plain.scores, bonus), rtol=1e-5)
+    assert client.recommend_in_context(["ad01", "ad02"]).ads == (
+        client.recommend_filtered(["ad01", "ad02"]).ads
+    )
+    several = client.recommend_in_context(
+        [["ad01", "ad02"], ["ad05"], []], timestamps=[[3, 5], [0], []], exclude=["ad07"]
+    )
+    alone = client.recommend_in_context(["ad01", "ad02"], timestamps=[3, 5], exclude=["ad07"])
+    assert several[0].ads == alone.ads
+    assert several[1].ads == client.recommend_filtered(["ad05"], exclude=["ad07"]).ads
+    # The newest ads of a long history keep their own values.
+    times = list(range(len(AD_IDS)))
+    assert (
+        client.recommend_in_context(AD_IDS, timestamps=times).ads
+        == client.recommend_in_context(AD_IDS[-HISTORY:], timestamps=times[-HISTORY:]).ads
+    )
+
+
+@pytest.mark.parametrize(
+    ("context", "error", "message"),
+    [
+        ({"timestamps": [5, 3]}, ValueError, "timestamps go from 5 back to 3"),
+        ({"timestamps": [5]}, ValueError, "timestamps has 1 values for a history of 2 ads"),
+        ({"timestamps": [5, 6.5]}, TypeError, "a timestamp is 6.5: send whole Unix seconds"),
+        ({"timestamps": [-5, 6]}, ValueError, "a timestamp is -5"),
+        ({"timestamps": [5, 2**70]}, ValueError, "a timestamp is 1180591620717411303424"),
+        ({"timestamps": [[5, 6], [7]]}, TypeError, "whole Unix seconds"),
+        ({"events": ["buy"]}, ValueError, "events has 1 values .* an empty string"),
+        ({"events": "buy"}, TypeError, "events is 'buy': give a list"),
+        ({"events": ["buy", None]}, TypeError, "an event type is None"),
+        ({"weights": [1.0, float("nan")]}, ValueError, "a weight is nan"),
+        ({"weights": [1.0, -0.5]}, ValueError, "a weight is -0.5"),
+        ({"weights": [1.0, "2"]}, TypeError, "a weight is '2'"),
+    ],
+)
+def test_a_context_that_does_not_fit_is_named(
+    client: RecommenderClient, context: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        client.recommend_in_context(["ad01", "ad02"], **context)
+
+
+def test_each_history_of_a_call_needs_its_own_context(client: RecommenderClient) -> None:
+    with pytest.raises(ValueError, match="timestamps has 1 lists for 2 histories"):
+        client.recommend_in_context([["ad01"], ["ad02"]], timestamps=[[1]])
+    with pytest.raises(TypeError, match="timestamps holds 1: give one list a history"):
+        client.recommend_in_context([["ad01"], ["ad02"]], timestamps=[1, 2])  # type: ignore[list-item]
+    # An unknown time between two others is none that goes back.
+    client.recommend_in_context(["ad01", "ad02", "ad03"], timestamps=[5, 0, 6])
+
+
 def test_a_long_history_keeps_its_newest_ads(client: RecommenderClient) -> None:
     newest = AD_IDS[-HISTORY:]
     assert client.recommend(AD_IDS).ads == client.recommend(newest).ads

@@ -225,10 +225,30 @@ def servable_set(
 @click.option("--k", default=5)
 @click.option("--mode", type=click.Choice(["generative", "hybrid"]), default="generative")
 @click.option("--filter-seen", is_flag=True, help="Leave out ads of the history.")
+@click.option("--history-timestamps", default="", help="Unix seconds of the ads of --history.")
+@click.option("--history-events", default="", help="Their event types, separated by commas.")
+@click.option("--history-weights", default="", help="Their weights.")
 def query(
-    target: str, history: str, user: int, k: int, mode: str, filter_seen: bool, **options: Any
+    target: str,
+    history: str,
+    user: int,
+    k: int,
+    mode: str,
+    filter_seen: bool,
+    history_timestamps: str,
+    history_events: str,
+    history_weights: str,
+    **options: Any,
 ) -> None:
     """Asks a running server for recommendations and prints them with titles."""
+    context = {
+        "timestamps": _numbers("--history-timestamps", history_timestamps, int),
+        "events": history_events.split(",") if history_events else [],
+        "weights": _numbers("--history-weights", history_weights, float),
+    }
+    known = {name: values for name, values in context.items() if values}
+    if known and not history:
+        raise ConfigError(f"{', '.join(known)} of a history belong to --history; give it too")
     config = read_config(**options)
     log_to_file(config.home / "query.log")
     from pipeline.showcase import query_server
@@ -242,7 +262,16 @@ def query(
         k=k,
         mode=mode,
         filter_seen=filter_seen,
+        context=known,
     )
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    """Numbers separated by commas; an empty one is 0, which is unknown."""
+    try:
+        return [kind(part or "0") for part in text.split(",")] if text else []
+    except ValueError:
+        raise ConfigError(f"{option} = {text!r}: give numbers, separated by commas") from None
 
 
 @cli.command()

@@ -55,7 +55,14 @@ def resolve(config: Config, schema_directory: Path | None = None) -> Columns:
         data.ads.columns,
         category_separator=data.ads.category_separator,
     )
-    sniff_columns(data.events.path, "events", data.events.columns)
+    events_sniffed = sniff_columns(data.events.path, "events", data.events.columns)
+    for column in config.recommender.context or ():
+        # Timestamps are mandatory, under a name of their own.
+        if column != "time" and column not in events_sniffed.columns:
+            raise ConfigError(
+                f"recommender.context names {column!r}, which the events lack; they have "
+                f"{', '.join(sorted(events_sniffed.columns))}"
+            )
     schema = _ad_schema(config, sniffed)
     problem = tokenizer_problem(config.tokenizer.preset, schema, config.tokenizer.build_arguments())
     if problem:

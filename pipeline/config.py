@@ -192,6 +192,10 @@ class RecommenderConfig(_Section):
     patience: PositiveInt = Field(8, description="epochs without a better validation N@10")
     validation_users: PositiveInt = Field(5000, description="users ranked for after each epoch")
     max_history: PositiveInt = Field(50, description="newest ads of a history that are read")
+    context: list[Literal["time", "event", "weight"]] | None = Field(
+        default_factory=list,
+        description="read beside each ad: time, event, weight; null takes what the events have",
+    )
     arguments: dict[str, Any] = Field(default_factory=dict)
 
     def model_arguments(self) -> dict[str, Any]:

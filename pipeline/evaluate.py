@@ -20,6 +20,7 @@ from sid_tfx.baselines import ItemKnn, Popularity
 from sid_tfx.bundle import load_bundle, read_metadata
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.records import read_sequences
+from sid_tfx.datasets.sequences import EvaluationSet, Sequences
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import (
     GenerativeRecommender,
@@ -43,21 +44,35 @@ class ServedRecommender:
         client: Connected to the server.
         catalog: Maps the server's ad ids to rows.
         mode: `"generative"` or `"hybrid"`.
+        inputs: What the users did, where the servable reads more of it than the ads; None asks
+            with the ads alone.
     """
 
-    def __init__(self, client: RecommenderClient, catalog: SidCatalog, mode: str):
+    def __init__(
+        self,
+        client: RecommenderClient,
+        catalog: SidCatalog,
+        mode: str,
+        inputs: Sequences | None = None,
+    ):
         self._client = client
         self._catalog = catalog
         self._mode = mode
+        self._inputs = inputs
 
     def recommend(self, histories: np.ndarray, k: int, filter_seen: bool = False) -> np.ndarray:
         """Sends histories in batches; see `sid_tfx.evaluation.Recommender`."""
         found = np.full((len(histories), k), -1, np.int32)
+        context = {} if self._inputs is None else newest_columns(self._inputs, histories.shape[1])
         for start in range(0, len(histories), _BATCH):
-            batch = ad_histories(histories[start : start + _BATCH], self._catalog)
-            answers = self._client.recommend_filtered(
-                batch, k=k, filter_seen=filter_seen, mode=self._mode
-            )
+            users = slice(start, start + _BATCH)
+            batch = ad_histories(histories[users], self._catalog)
+            rules: dict[str, Any] = {"k": k, "filter_seen": filter_seen, "mode": self._mode}
+            if context:
+                beside: dict[str, Any] = {name: values[users] for name, values in context.items()}
+                answers = self._client.recommend_in_context(batch, **beside, **rules)
+            else:
+                answers = self._client.recommend_filtered(batch, **rules)
             for row, answer in enumerate(answers, start=start):
                 found[row, : len(answer)] = self._catalog.rows(answer.ad_ids)
         return found
@@ -66,6 +81,30 @@ class ServedRecommender:
 def ad_histories(histories: np.ndarray, catalog: SidCatalog) -> list[list[str]]:
     """Turns int32 `(U, T)` of row + 1 into lists of ad ids."""
     return [catalog.ad_ids[row[row > 0] - 1].tolist() for row in histories]
+
+
+def newest_columns(inputs: Sequences, length: int) -> dict[str, list[np.ndarray]]:
+    """What is known of each user's newest `length` events: column -> an array per user."""
+    ends = inputs.offsets[1:]
+    newest = inputs.ranges(np.maximum(inputs.offsets[:-1], ends - length), ends)
+    columns = {
+        "timestamps": newest.timestamps,
+        "events": newest.events,
+        "weights": newest.weights,
+    }
+    return {
+        name: [
+            # Ads that the catalogue lacks are not in the history either.
+            user[rows >= 0]
+            for user, rows in zip(
+                np.split(values, newest.offsets[1:-1]),
+                np.split(newest.rows, newest.offsets[1:-1]),
+                strict=True,
+            )
+        ]
+        for name, values in columns.items()
+        if values is not None
+    }
 
 
 def evaluate_servable(
@@ -105,10 +144,12 @@ def evaluate_servable(
     results: list[Result] = []
     records: list[Record] = []
 
-    def measure(name: str, mode: str, method: Recommender, **more: Any) -> None:
+    def measure(
+        name: str, mode: str, method: Recommender, asked: EvaluationSet, **more: Any
+    ) -> None:
         for filtered in (False, True):
             begin = time.perf_counter()
-            result = evaluate(name, method, test, catalog, filtered, mode, k)
+            result = evaluate(name, method, asked, catalog, filtered, mode, k)
             seconds = round(time.perf_counter() - begin, 2)
             results.append(result)
             for level in ("item", "sid"):
@@ -124,13 +165,13 @@ def evaluate_servable(
         begin = time.perf_counter()
         method = make(train, len(catalog))
         seconds = round(time.perf_counter() - begin, 2)
-        measure(name, "", method, through="process", train_seconds=seconds)
+        measure(name, "", method, test, through="process", train_seconds=seconds)
     metadata = read_metadata(f"{summary.recommender}/Format-Serving")
     # A refreshed recommender was not trained.
     trained = {"train_seconds": round(metadata.get("train_seconds", 0.0), 2)}
-    with _served(config, summary, catalog, through) as (methods, client):
+    with _served(config, summary, catalog, through, test) as (methods, asked, client):
         for mode, method in methods.items():
-            measure("servable", mode, method, through=through, **trained)
+            measure("servable", mode, method, asked, through=through, **trained)
         latency = [_latency(client, ad_histories(test.histories(), catalog))] if client else []
     records += [*_differences(results), *latency]
     _print(console, records)
@@ -156,19 +197,28 @@ def _differences(results: list[Result]) -> list[Record]:
 
 @contextlib.contextmanager
 def _served(
-    config: Config, summary: Summary, catalog: SidCatalog, through: str
-) -> Iterator[tuple[dict[str, Recommender], RecommenderClient | None]]:
+    config: Config, summary: Summary, catalog: SidCatalog, through: str, test: EvaluationSet
+) -> Iterator[tuple[dict[str, Recommender], EvaluationSet, RecommenderClient | None]]:
+    """By mode what ranks, the users as it reads them, and the server's client."""
     if through == "process":
         model, _ = load_bundle(f"{summary.recommender}/Format-Serving")
         decoder = SidDecoder(model, config.servable.beam_size)
-        yield {mode: GenerativeRecommender(decoder, mode) for mode in MODES}, None
+        methods: dict[str, Recommender] = {
+            mode: GenerativeRecommender(decoder, mode) for mode in MODES
+        }
+        yield methods, test.in_context(model.context), None
         return
     base = serving_directory(config, "portable")
     with (
         model_server(base, config.home / "server.log") as target,
         RecommenderClient(target, timeout=120) as client,
     ):
-        yield {mode: ServedRecommender(client, catalog, mode) for mode in MODES}, client
+        reads_context = "recommend_in_context" in client.metadata().signatures
+        inputs = test.inputs if reads_context else None
+        served: dict[str, Recommender] = {
+            mode: ServedRecommender(client, catalog, mode, inputs) for mode in MODES
+        }
+        yield served, test, client
 
 
 def _latency(client: RecommenderClient, histories: list[list[str]]) -> Record:

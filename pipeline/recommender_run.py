@@ -13,6 +13,7 @@ from pipeline.splits import evaluation_set, flat_sequences
 from pipeline.training import history_summary, make_deterministic
 from sid_tfx.bundle import save_bundle
 from sid_tfx.catalog import SidCatalog
+from sid_tfx.context import EventContext
 from sid_tfx.datasets import records
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import choose_dense_weight
@@ -33,22 +34,31 @@ def run_fn(fn_args: FnArgs) -> None:
     make_deterministic(seed)
 
     catalog = SidCatalog.load(fn_args.custom_config["inputs"]["catalog"])
-    train = records.read_sequences(fn_args.train_files)
-    if not any(len(history) > 1 for history in train.histories):
+    found = records.read_sequences(fn_args.train_files)
+    if not any(len(history) > 1 for history in found.histories):
         raise Refused(
-            f"none of the {len(train.histories):,} training histories has 2 ads, the least there "
+            f"none of the {len(found.histories):,} training histories has 2 ads, the least there "
             "is a next ad to learn from; give a longer event log, or data.split=all, which holds "
             "no events back."
         )
+    train = flat_sequences(found, catalog)
+    try:
+        context = EventContext.of(train, settings.context)
+    except ValueError as error:
+        raise Refused(f"recommender.context = {settings.context}: {error}") from error
     validation = evaluation_set(records.read_sequences(fn_args.eval_files), catalog)
-    validation = validation.sample(settings.validation_users)
+    validation = validation.sample(settings.validation_users).in_context(context)
     recommender = SidRecommender.for_catalog(
-        catalog, max_history=settings.max_history, seed=seed, **settings.model_arguments()
+        catalog,
+        max_history=settings.max_history,
+        context=context,
+        seed=seed,
+        **settings.model_arguments(),
     )
     begin = time.monotonic()
     history = train_recommender(
         recommender,
-        flat_sequences(train, catalog),
+        train.in_context(context),
         validation,
         settings,
         seed,
@@ -62,12 +72,13 @@ def run_fn(fn_args: FnArgs) -> None:
         recommender,
         fn_args.serving_model_dir,
         {
-            "summary": f"{len(train.histories):,} users, {history_summary(history)}, "
-            f"validation N@10 {best:.4f}",
+            "summary": f"{len(train):,} users, {history_summary(history)}, validation N@10 "
+            f"{best:.4f}{', reads ' if context else ''}{', '.join(context.fields)}",
             "train_seconds": time.monotonic() - begin,
             "history": {
                 name: [float(value) for value in values] for name, values in history.history.items()
             },
+            "context": context.to_dict(),
             "dense_weights": {str(weight): ndcg for weight, ndcg in dense_weights.items()},
             "fingerprints": {"catalog": catalog.fingerprint},
         },

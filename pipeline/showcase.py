@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import portpicker
 import tensorflow as tf
@@ -22,6 +23,7 @@ from sid_tfx.datasets.records import read_sequences
 
 _START_SECONDS = 120.0
 _SHOWN_HISTORY = 3
+_CONTEXT = ("timestamps", "events", "weights")
 
 
 def show_recommendations(config: Config, console: Console, users: int = 3, k: int = 5) -> None:
@@ -77,17 +79,32 @@ def query_server(
     k: int,
     mode: str = "generative",
     filter_seen: bool = False,
+    context: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
     """Asks for one history, or for the n-th test user's, and prints ads with their titles.
 
+    Args:
+        config: Of the run whose data the titles and users are from.
+        console: Gets the answer.
+        target: `host:port` of the server.
+        history: Ad ids, oldest first; empty for a test user's.
+        user: Which test user.
+        k: Ads asked for.
+        mode: `"generative"` or `"hybrid"`.
+        filter_seen: Whether the ads of the history are left out.
+        context: `timestamps`, `events` and `weights` of the history, those that are known. A test
+            user's are taken from the run.
+
     Raises:
-        ConfigError: Nothing ran under this configuration, or it has no such user.
+        ConfigError: Nothing ran under this configuration, or it has no such user; the context
+            does not fit the history, or the servable reads none.
     """
     try:
         summary = Summary.load(config.home)
     except FileNotFoundError:
         raise ConfigError(f"{config.home} has no run; `python pipeline.py run` first") from None
     name = "given history"
+    columns = dict(context or {})
     if not history:
         sequences = read_sequences(
             f"{summary.artifacts['InteractionBuilder.sequences']}/Split-test/*"
@@ -95,10 +112,24 @@ def query_server(
         if not 0 <= user < len(sequences.histories):
             raise ConfigError(f"--user must be in [0, {len(sequences.histories)}), got {user}")
         history = sequences.histories[user].tolist()
+        columns = {name: getattr(sequences, name)[user].tolist() for name in _CONTEXT}
         name = f"user {sequences.user_ids[user]}"
     with RecommenderClient(target) as client:
+        reads_context = "recommend_in_context" in client.metadata().signatures
+        if context and not reads_context:
+            raise ConfigError(
+                f"the servable on {target} reads nothing of a history but its ads; leave "
+                f"{', '.join(context)} out, or train it with recommender.context"
+            )
         begin = time.perf_counter()
-        if mode == "generative" and not filter_seen:
+        if columns and reads_context:
+            try:
+                answer = client.recommend_in_context(
+                    history, k=k, mode=mode, filter_seen=filter_seen, **columns
+                )
+            except (TypeError, ValueError) as error:
+                raise ConfigError(str(error)) from error
+        elif mode == "generative" and not filter_seen:
             answer = client.recommend(history, k=k)
         else:
             answer = client.recommend_filtered(history, k=k, mode=mode, filter_seen=filter_seen)

@@ -8,10 +8,19 @@ from sid_tfx.datasets.sequences import EvaluationSet, Sequences
 
 
 def flat_sequences(found: records.Sequences, catalog: SidCatalog) -> Sequences:
-    """Turns histories of ad ids into catalogue rows; timestamps are places in the log."""
+    """Turns histories of ad ids into catalogue rows, with what is known of the events."""
     rows = catalog.rows(np.concatenate([np.array([], str), *found.histories]))
     offsets = np.cumsum([0, *(len(history) for history in found.histories)])
-    return Sequences(offsets.astype(np.int64), rows, np.arange(len(rows)))
+    timestamps = np.concatenate([np.array([], np.int64), *found.timestamps])
+    events = np.concatenate([np.array([], str), *found.events])
+    weights = np.concatenate([np.array([], np.float32), *found.weights])
+    return Sequences(
+        offsets.astype(np.int64),
+        rows,
+        timestamps,
+        events if (events != "").any() else None,
+        weights if weights.any() else None,
+    )
 
 
 def evaluation_set(found: records.Sequences, catalog: SidCatalog) -> EvaluationSet:

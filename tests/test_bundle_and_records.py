@@ -74,6 +74,10 @@ def test_sequences_keep_their_order_and_empty_histories(tmp_path):
     assert found.user_ids.tolist() == ["u1", "u2"]
     assert [history.tolist() for history in found.histories] == [[], ["b", "a", "é"]]
     assert found.targets.tolist() == ["a", "c"]
+    assert [times.tolist() for times in found.timestamps] == [[], [0, 0, 0]], "unknown"
+    assert [len(values) for values in found.events] == [0, 3]
+    chosen = found.users([1])
+    assert (chosen.user_ids.tolist(), len(chosen.weights)) == (["u2"], 1)
 
 
 def test_no_files_are_no_users_and_no_pairs(tmp_path):

@@ -333,14 +333,25 @@ model.compile(keras.optimizers.Adam(1e-2))
 losses = model.fit(np.tile(rows, (8, 1)), epochs=8, verbose=0).history["loss"]
 assert losses[-1] < losses[0], losses
 model.save(sys.argv[3])
+reading = keras.saving.load_model(sys.argv[4])
+histories = np.array([[[5, 0, 1], [9, 4, 2], [0, 0, 0]], [[1, 3, 1], [0, 0, 0], [0, 0, 0]]])
+np.save(sys.argv[5], np.asarray(reading.user_state(histories)))
+reading.compile(keras.optimizers.Adam(1e-2))
+losses = reading.fit(np.tile(histories, (8, 1, 1)), epochs=8, verbose=0).history["loss"]
+assert losses[-1] < losses[0], losses
 """
 
 
-def test_jax_gives_the_same_states_and_trains(trained, tmp_path):
+def test_jax_gives_the_same_states_and_trains(trained, catalog, tmp_path):
     model = trained[0]
     model.save(tmp_path / "tf.keras")
     root = pathlib.Path(__file__).resolve().parents[1]
-    paths = [str(tmp_path / name) for name in ("tf.keras", "states.npy", "jax.keras")]
+    reading = SidRecommender.for_catalog(
+        catalog, **SMALL, context={"time": True, "events": ["view", "buy"]}
+    )
+    reading.save(tmp_path / "reading.keras")
+    names = ("tf.keras", "states.npy", "jax.keras", "reading.keras", "in_context.npy")
+    paths = [str(tmp_path / name) for name in names]
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(JAX_SCRIPT), *paths],
         check=True,
@@ -349,5 +360,7 @@ def test_jax_gives_the_same_states_and_trains(trained, tmp_path):
     )
     rows = np.array([[5, 9, 2, 7], [1, 0, 0, 0]])
     np.testing.assert_allclose(np.load(paths[1]), model.user_state(rows), atol=1e-4)
+    histories = np.array([[[5, 0, 1], [9, 4, 2], [0, 0, 0]], [[1, 3, 1], [0, 0, 0], [0, 0, 0]]])
+    np.testing.assert_allclose(np.load(paths[4]), reading.user_state(histories), atol=1e-4)
     back = keras.saving.load_model(paths[2])
     assert SidDecoder(back).recommend(tf.constant(rows), 5).count.numpy().tolist() == [5, 5]

@@ -37,7 +37,8 @@ class InteractionBuilderSpec(ComponentSpec):
 class InteractionBuilder(base_beam_component.BaseBeamComponent):
     """Groups events into user sequences, holds out targets, and mines Swing pairs.
 
-    Events of one user, ad and second count once. Events that name an ad outside `ads` go to the
+    Events of one user, ad and second count once. Event types and weights, where the log has them,
+    stand beside the times in the sequences. Events that name an ad outside `ads` go to the
     quarantine beside the sequences. Both outputs learn from training events only.
 
     Args:

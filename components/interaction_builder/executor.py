@@ -19,7 +19,7 @@ from components import quarantine
 from components.artifacts import set_summary
 from components.example_gen.executor import SPLIT
 from components.interaction_builder.pairs import SwingPairs
-from components.interaction_builder.sequences import ordered_events, split_user
+from components.interaction_builder.sequences import Event, ordered_events, split_user
 from components.quarantine import Rejection
 from components.refusal import Refused
 
@@ -27,13 +27,17 @@ SEQUENCE_SPLITS = ("train", "validation", "test")
 PAIR_SPLITS = ("train",)
 
 
-def parse_event(record: bytes) -> tuple[bytes, tuple[bytes, int]]:
-    """A raw event to `(ad id, (user id, timestamp))`."""
+def parse_event(record: bytes) -> tuple[bytes, tuple[bytes, Event]]:
+    """A raw event to `(ad id, (user id, event))`."""
     feature = tf.train.Example.FromString(record).features.feature
-    return (
-        feature["ad_id"].bytes_list.value[0],
-        (feature["user_id"].bytes_list.value[0], feature["timestamp"].int64_list.value[0]),
+    ad_id = feature["ad_id"].bytes_list.value[0]
+    event = (
+        feature["timestamp"].int64_list.value[0],
+        ad_id,
+        b"".join(feature["event"].bytes_list.value[:1]),
+        sum(feature["weight"].float_list.value[:1], 0.0),
     )
+    return ad_id, (feature["user_id"].bytes_list.value[0], event)
 
 
 def parse_ad_id(record: bytes) -> tuple[bytes, None]:
@@ -43,15 +47,15 @@ def parse_ad_id(record: bytes) -> tuple[bytes, None]:
 
 
 def known_events(element: tuple[bytes, dict[str, Iterable[Any]]], source: str) -> Iterator[Any]:
-    """Passes on the events of an ad as `(user id, (timestamp, ad id))` if the catalogue has it."""
+    """Passes on the events of an ad as `(user id, event)` if the catalogue has it."""
     ad_id, joined = element
     known = any(True for _ in joined["ads"])
-    for user_id, timestamp in joined["events"]:
+    for user_id, event in joined["events"]:
         if known:
-            yield user_id, (timestamp, ad_id)
+            yield user_id, event
             continue
         reason = (
-            f"{ad_id.decode()!r} (user {user_id.decode()!r} at {timestamp}) is not among the ads; "
+            f"{ad_id.decode()!r} (user {user_id.decode()!r} at {event[0]}) is not among the ads; "
             "add the ad or drop its events"
         )
         yield beam.pvalue.TaggedOutput("rejected", Rejection(source, 0, "ad_id", reason))
@@ -106,7 +110,7 @@ class CutUser(beam.DoFn):
 
     def process(
         self,
-        element: tuple[bytes, Iterable[tuple[int, bytes]]],
+        element: tuple[bytes, Iterable[Event]],
         boundaries: Any = None,
     ) -> Iterator[Any]:
         """Sorts, drops repeats and cuts."""

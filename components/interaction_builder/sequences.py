@@ -6,6 +6,9 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow as tf
 
+Event = tuple[int, bytes, bytes, float]
+"""Timestamp, ad id, event type (empty where unknown), weight (0 where unknown)."""
+
 SPLITS = ("leave_one_out", "global_time", "all")
 """Ways to hold events out."""
 
@@ -20,6 +23,8 @@ class Sequence:
         user_id: The user.
         history: Ad ids, oldest first.
         timestamps: Unix seconds of each.
+        events: Event type of each, empty where unknown.
+        weights: Weight of each, 0 where unknown.
         target: The next ad, or `None` in training.
         target_timestamp: Its Unix seconds.
     """
@@ -27,6 +32,8 @@ class Sequence:
     user_id: bytes
     history: tuple[bytes, ...]
     timestamps: tuple[int, ...]
+    events: tuple[bytes, ...]
+    weights: tuple[float, ...]
     target: bytes | None = None
     target_timestamp: int = 0
 
@@ -37,20 +44,26 @@ class Sequence:
         feature["user_id"].bytes_list.value.append(self.user_id)
         feature["history"].bytes_list.value.extend(self.history)
         feature["timestamps"].int64_list.value.extend(self.timestamps)
+        if any(self.events):
+            feature["events"].bytes_list.value.extend(self.events)
+        if any(self.weights):
+            feature["weights"].float_list.value.extend(self.weights)
         if self.target is not None:
             feature["target"].bytes_list.value.append(self.target)
             feature["target_timestamp"].int64_list.value.append(self.target_timestamp)
         return example.SerializeToString(deterministic=True)
 
 
-def ordered_events(events: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-    """Drops repeats of one ad at one time and sorts by time, then ad id."""
-    return sorted(set(events))
+def ordered_events(events: Iterable[Event]) -> list[Event]:
+    """Sorts by time, then ad id; of one ad at one time the event of the largest weight is kept."""
+    # The later of equal keys stays: with equal weights, the last event type by name.
+    ranked = sorted(events, key=lambda event: (event[3], event[2]))
+    return sorted({event[:2]: event for event in ranked}.values())
 
 
 def split_user(
     user_id: bytes,
-    events: list[tuple[int, bytes]],
+    events: list[Event],
     split: str,
     boundaries: tuple[int, int] | None = None,
 ) -> dict[str, Sequence]:
@@ -58,7 +71,7 @@ def split_user(
 
     Args:
         user_id: The user.
-        events: `(timestamp, ad id)` from `ordered_events`.
+        events: From `ordered_events`.
         split: `"leave_one_out"`: the last event is the test target, the one before it the
             validation target, the rest is training; users of fewer than 3 events train wholly.
             `"all"`: the same targets, but every event trains too, so they are **not** held out.
@@ -73,7 +86,7 @@ def split_user(
     sequences: dict[str, Sequence] = {}
     if split == "global_time":
         assert boundaries is not None
-        times = [time for time, _ in events]
+        times = [event[0] for event in events]
         edges = [int(np.searchsorted(times, boundary)) for boundary in boundaries]
         trained = edges[0]
         targets = {"validation": (edges[0], edges[1]), "test": (edges[1], len(events))}
@@ -85,12 +98,12 @@ def split_user(
     if trained:
         sequences["train"] = _sequence(user_id, events[:trained])
     for name, position in held_out.items():
-        time, ad_id = events[position]
+        time, ad_id, *_ = events[position]
         history = _sequence(user_id, events[:position])
         sequences[name] = dataclasses.replace(history, target=ad_id, target_timestamp=time)
     return sequences
 
 
-def _sequence(user_id: bytes, events: list[tuple[int, bytes]]) -> Sequence:
-    times, ads = zip(*events, strict=True)
-    return Sequence(user_id, ads, times)
+def _sequence(user_id: bytes, events: list[Event]) -> Sequence:
+    times, ads, types, weights = zip(*events, strict=True)
+    return Sequence(user_id, ads, times, types, weights)

@@ -21,7 +21,7 @@ from components.artifacts import set_summary
 from components.serving_validator.requests import WARMUP_FILE, RequestMaker, read_signatures
 from components.verdict import Check, Verdict, read_verdict, write_verdict
 from serving.server import ModelServer
-from sid_tfx.datasets.records import read_sequences
+from sid_tfx.datasets.records import Sequences, read_sequences
 
 MODEL_NAME = "sid_tfx"
 _SAMPLE = 256
@@ -42,13 +42,22 @@ class Executor(base_executor.BaseExecutor):
             key: artifact_utils.get_single_instance(value) for key, value in input_dict.items()
         }
         earlier = _earlier_gates(inputs)
-        histories = _histories(inputs["sequences"])
+        users = _users(inputs["sequences"])
         ads = _records(inputs["ads"], "all")
         for flavour in ("portable", "scann"):
             blessing = artifact_utils.get_single_instance(output_dict[f"{flavour}_blessing"])
             stamped = path_utils.stamped_model_path(blessing.uri)
             io_utils.copy_dir(path_utils.serving_model_path(inputs[flavour].uri), stamped)
-            maker = RequestMaker(read_signatures(stamped), histories, ads)
+            maker = RequestMaker(
+                read_signatures(stamped),
+                _lists(users.histories),
+                ads,
+                context={
+                    "history_timestamps": _lists(users.timestamps),
+                    "history_events": _lists(users.events),
+                    "history_weights": _lists(users.weights),
+                },
+            )
             warmup = os.path.join(stamped, *WARMUP_FILE)
             fileio.makedirs(os.path.dirname(warmup))
             records = maker.write_warmup(warmup, MODEL_NAME)
@@ -193,13 +202,18 @@ def _check(name: str, value: float, limit: float, bound: str, words: str) -> Che
     return Check(name=name, value=float(value), limit=float(limit), ok=ok, sentence=sentence)
 
 
-def _histories(artifact: types.Artifact) -> list[list[str]]:
+def _users(artifact: types.Artifact) -> Sequences:
     for split in ("test", "validation", "train"):
         pattern = os.path.join(artifact_utils.get_split_uri([artifact], split), "*")
-        found = [list(history) for history in read_sequences(pattern).histories if len(history) > 1]
-        if found:
-            return found[:_SAMPLE]
+        found = read_sequences(pattern)
+        chosen = [row for row, history in enumerate(found.histories) if len(history) > 1]
+        if chosen:
+            return found.users(chosen[:_SAMPLE])
     raise ValueError("no user has a history of two ads or more; there is nothing to ask with")
+
+
+def _lists(arrays: list[np.ndarray]) -> list[list[Any]]:
+    return [array.tolist() for array in arrays]
 
 
 def _records(artifact: types.Artifact, split: str) -> list[bytes]:

@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,8 @@ WARMUP_FILE = ("assets.extra", "tf_serving_warmup_requests")
 WARMUP_BATCHES = (1, 8)
 
 Signatures = dict[str, dict[str, tuple[int, ...]]]
+
+_CONTEXT = {"history_timestamps": np.int64, "history_events": object, "history_weights": np.float32}
 
 
 def read_signatures(model_dir: str) -> Signatures:
@@ -40,6 +43,8 @@ class RequestMaker:
         histories: Users' histories, ad ids oldest first; at least one.
         ads: Serialized raw ads; at least one.
         seed: Chooses the embeddings sent to `similar_to_embedding`.
+        context: By input of `recommend_in_context` a row of values for each history; an input
+            without one is asked with unknown values.
     """
 
     def __init__(
@@ -48,9 +53,11 @@ class RequestMaker:
         histories: Sequence[Sequence[str]],
         ads: Sequence[bytes],
         seed: int = 0,
+        context: Mapping[str, Sequence[Sequence[Any]]] | None = None,
     ):
         self.signatures = signatures
         self._histories = list(histories)
+        self._context = context or {}
         self._ads = list(ads)
         self._random = np.random.default_rng(seed)
         self._evaluate = [_evaluation_example(history) for history in self._histories]
@@ -99,6 +106,9 @@ class RequestMaker:
         histories = [self._histories[row % len(self._histories)] for row in rows]
         if key == "history":
             return _padded(histories, shape[1])
+        if key in _CONTEXT:
+            known = self._context.get(key) or [[]]
+            return _block([known[row % len(known)] for row in rows], shape[1], _CONTEXT[key])
         if key == "exclude_ad_ids":
             return _padded([history[:1] for history in histories], shape[1])
         if key == "filter_seen":
@@ -118,11 +128,16 @@ class RequestMaker:
 
 
 def _padded(histories: Sequence[Sequence[str]], width: int) -> np.ndarray:
-    rows = np.full((len(histories), width), b"", dtype=object)
-    for row, history in enumerate(histories):
-        newest = [ad.encode() for ad in history[-width:]]
-        rows[row, : len(newest)] = newest
-    return rows
+    return _block(histories, width, object)
+
+
+def _block(rows: Sequence[Sequence[Any]], width: int, dtype: type) -> np.ndarray:
+    """The newest `width` values of each row; "" as bytes or 0 after them."""
+    block: np.ndarray = np.full((len(rows), width), b"" if dtype is object else 0, dtype)
+    for place, row in enumerate(rows):
+        newest = [value.encode() if isinstance(value, str) else value for value in row[-width:]]
+        block[place, : len(newest)] = newest
+    return block
 
 
 def _evaluation_example(history: Sequence[str]) -> bytes:

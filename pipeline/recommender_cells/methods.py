@@ -91,7 +91,7 @@ def _spec(config: Config, data: str, method: str, split: str, seed: int) -> dict
         settings = config.recommender.model_dump()
         if method == "sasrec":
             # What these say is of the semantic-ID models only.
-            settings |= {"architecture": "item_level", "arguments": {}}
+            settings |= {"architecture": "item_level", "context": [], "arguments": {}}
         else:
             settings["architecture"] = method
         spec["recommender"] = settings

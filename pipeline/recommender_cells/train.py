@@ -21,7 +21,8 @@ from pipeline.recommender_training import train_recommender
 from pipeline.training import make_deterministic
 from sid_tfx.baselines import ItemKnn, Popularity, SasRec
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.datasets.ads import AdTable, load_ads, load_events
+from sid_tfx.context import EventContext
+from sid_tfx.datasets.ads import AdTable, event_columns, load_ads, load_events
 from sid_tfx.datasets.preprocessor import AdPreprocessor
 from sid_tfx.datasets.sequences import SequenceSplits, global_time, leave_one_out
 from sid_tfx.datasets.swing import swing_pairs
@@ -53,12 +54,14 @@ class Trained(NamedTuple):
         catalog: Its ads; with codes of its own for a generative method.
         levels: Levels of its records.
         figures: What to add to each record.
+        context: What it reads beside the ads.
     """
 
     modes: Mapping[str, Recommender]
     catalog: SidCatalog
     levels: tuple[str, ...]
     figures: Record
+    context: EventContext = EventContext()
 
 
 def main(path: str) -> None:
@@ -95,10 +98,11 @@ def run_cell(
     events = load_events(events_path, ads)
     rows = np.searchsorted(ads.ad_ids, events["ad_id"].to_numpy(dtype=str))
     log = events["user_id"].to_numpy(), rows, events["timestamp"].to_numpy()
+    beside = event_columns(events)
     splits = (
-        leave_one_out(*log)
+        leave_one_out(*log, **beside)
         if spec["split"] == "leave_one_out"
-        else global_time(*log, *spec["shares"])
+        else global_time(*log, *spec["shares"], **beside)
     )
     if spec["method"] in GENERATIVE:
         trained = _generative(spec, ads, splits, folder)
@@ -110,10 +114,16 @@ def run_cell(
         for filtered in (False, True):
             begin = time.monotonic()
             result = evaluate(
-                spec["method"], method, splits.test, trained.catalog, filtered, mode, LIST_LENGTH
+                spec["method"],
+                method,
+                splits.test.in_context(trained.context),
+                trained.catalog,
+                filtered,
+                mode,
+                LIST_LENGTH,
             )
             seconds = time.monotonic() - begin
-            chosen = _validation_figures(spec, method, splits, trained.catalog, filtered)
+            chosen = _validation_figures(spec, method, splits, trained, filtered)
             for level in trained.levels:
                 records.append(
                     {
@@ -135,13 +145,13 @@ def _validation_figures(
     spec: dict[str, Any],
     method: Recommender,
     splits: SequenceSplits,
-    catalog: SidCatalog,
+    trained: Trained,
     filtered: bool,
 ) -> Record:
     """What to choose by: figures on validation users, item level."""
     users = spec.get("recommender", {}).get("validation_users", len(splits.validation))
-    validation = splits.validation.sample(users)
-    record = evaluate("", method, validation, catalog, filtered, k=LIST_LENGTH).record()
+    validation = splits.validation.sample(users).in_context(trained.context)
+    record = evaluate("", method, validation, trained.catalog, filtered, k=LIST_LENGTH).record()
     return {f"validation_{name}": record[name] for name in ("users", "recall@10", "ndcg@10")}
 
 
@@ -190,8 +200,14 @@ def _generative(
         max_dedup=max(spec["max_dedup"], int(group_sizes(codes).max())),
     )
     begin = time.monotonic()
+    context = EventContext.of(splits.train, settings.context)
+    splits = splits.in_context(context)
     model = SidRecommender.for_catalog(
-        catalog, max_history=settings.max_history, seed=spec["seed"], **settings.model_arguments()
+        catalog,
+        max_history=settings.max_history,
+        context=context,
+        seed=spec["seed"],
+        **settings.model_arguments(),
     )
     validation = splits.validation.sample(settings.validation_users)
     history = train_recommender(
@@ -207,9 +223,10 @@ def _generative(
         "parameters": int(sum(np.prod(v.shape) for v in model.trainable_variables)),
         "dense_weight": float(model.dense_weight.numpy()),
         "collision_share": catalog.quality["collision_share"],
+        "context": ",".join(context.fields),
     }
     modes = {mode: GenerativeRecommender(decoder, mode) for mode in MODES}
-    return Trained(modes, catalog, ("item", "sid"), figures)
+    return Trained(modes, catalog, ("item", "sid"), figures, context)
 
 
 def _codes(

@@ -142,6 +142,23 @@ def load_events(source: str | Path | pd.DataFrame, ads: AdTable | None = None) -
     return frame.sort_values(["user_id", "timestamp", "ad_id"], ignore_index=True)
 
 
+def event_columns(events: pd.DataFrame) -> dict[str, Any]:
+    """What a log has beside user, ad and time, as `leave_one_out` takes it.
+
+    Args:
+        events: Of `load_events`.
+
+    Returns:
+        `events`: event types, str, "" where missing; `weights`: float32; each where there is one.
+    """
+    found = {}
+    if "event" in events:
+        found["events"] = events["event"].fillna("").to_numpy(dtype=str)
+    if "weight" in events:
+        found["weights"] = events["weight"].to_numpy(np.float32)
+    return found
+
+
 def infer_schema(frame: pd.DataFrame) -> AdSchema:
     """Says which columns of a table of ads a model should read, and as what.
 

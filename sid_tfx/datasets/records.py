@@ -4,6 +4,8 @@ Beam writes shards in no fixed order, so every reader here sorts by a stable key
 the same model whatever runner wrote the files.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,11 +24,33 @@ class Sequences(NamedTuple):
         user_ids: `[U]`, str.
         histories: One array of ad ids per user, oldest first.
         targets: `[U]`, str; "" where the split has no target.
+        timestamps: Unix seconds of each ad, int64 per user; 0 where unknown.
+        events: Event type of each ad, str per user; "" where unknown.
+        weights: Weight of each ad, float32 per user; 0 where unknown.
     """
 
     user_ids: np.ndarray
     histories: list[np.ndarray]
     targets: np.ndarray
+    timestamps: list[np.ndarray]
+    events: list[np.ndarray]
+    weights: list[np.ndarray]
+
+    def users(self, rows: Sequence[int]) -> Sequences:
+        """Some of the users."""
+        chosen = list(rows)
+
+        def some(values: list[np.ndarray]) -> list[np.ndarray]:
+            return [values[row] for row in chosen]
+
+        return Sequences(
+            self.user_ids[chosen],
+            some(self.histories),
+            self.targets[chosen],
+            some(self.timestamps),
+            some(self.events),
+            some(self.weights),
+        )
 
 
 class Pairs(NamedTuple):
@@ -60,31 +84,53 @@ def read_features(
 
 def read_sequences(patterns: str | Sequence[str]) -> Sequences:
     """Reads user sequences (see `Sequences`) from gzipped TFRecord files."""
+    per_event = {
+        "history": tf.io.RaggedFeature(tf.string),
+        "timestamps": tf.io.RaggedFeature(tf.int64),
+        "events": tf.io.RaggedFeature(tf.string),
+        "weights": tf.io.RaggedFeature(tf.float32),
+    }
     spec = {
         "user_id": tf.io.FixedLenFeature([], tf.string),
-        "history": tf.io.RaggedFeature(tf.string),
         "target": tf.io.FixedLenFeature([], tf.string, default_value=""),
+        **per_event,
     }
-    users: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    values: list[np.ndarray] = []
-    lengths: list[np.ndarray] = []
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*spec, "length")}
     for batch in _batches(patterns, spec):
-        users.append(batch["user_id"].numpy())
-        targets.append(batch["target"].numpy())
-        values.append(batch["history"].values.numpy())
-        lengths.append(batch["history"].row_lengths().numpy())
-    if not users:
-        return Sequences(np.array([], str), [], np.array([], str))
-    user_ids = _text(np.concatenate(users))
+        lengths = batch["history"].row_lengths()
+        parts["length"].append(lengths.numpy())
+        for name, values in batch.items():
+            if name in per_event:
+                values = _as_long(values, lengths)
+            parts[name].append(values.numpy())
+    if not parts["length"]:
+        empty = np.array([], str)
+        return Sequences(empty, [], empty, [], [], [])
+    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    user_ids = _text(columns["user_id"])
     order = np.argsort(user_ids, kind="stable")
-    ends = np.cumsum(np.concatenate(lengths))
-    histories = np.split(_text(np.concatenate(values)), ends[:-1])
+    ends = np.cumsum(columns["length"])[:-1]
+
+    def per_user(values: np.ndarray) -> list[np.ndarray]:
+        users = np.split(values, ends)
+        return [users[row] for row in order]
+
     return Sequences(
         user_ids[order],
-        [histories[row] for row in order],
-        _text(np.concatenate(targets))[order],
+        per_user(_text(columns["history"])),
+        _text(columns["target"])[order],
+        per_user(columns["timestamps"]),
+        per_user(_text(columns["events"])),
+        per_user(columns["weights"]),
     )
+
+
+def _as_long(values: tf.RaggedTensor, lengths: tf.Tensor) -> tf.Tensor:
+    """The flat values of rows that are `lengths` long; unknown ones of rows that have none."""
+    width = tf.reduce_max(lengths)
+    padding = tf.zeros([values.nrows(), width], values.dtype)
+    padded = tf.concat([values.to_tensor(), padding], axis=1)[:, :width]
+    return tf.boolean_mask(padded, tf.sequence_mask(lengths, width))
 
 
 def read_pairs(patterns: str | Sequence[str]) -> Pairs:

@@ -17,6 +17,7 @@ from components.interaction_builder.pairs import cap_users, memberships, score_g
 from components.interaction_builder.sequences import ordered_events, split_user
 from components.refusal import Refused
 from sid_tfx.datasets import swing
+from sid_tfx.datasets.records import read_sequences
 from sid_tfx.datasets.swing import swing_pairs
 from tests.components.ingest import (
     ADS_SPEC,
@@ -159,13 +160,14 @@ def test_scores_of_a_group_do_not_depend_on_what_shares_the_batch():
     assert len(together) == len(pure.score)
 
 
-USER = [(10, b"a"), (20, b"b"), (30, b"c"), (40, b"d")]
+USER = [(10, b"a", b"view", 0.0), (20, b"b", b"", 2.0), (30, b"c", b"", 0.0), (40, b"d", b"", 1.0)]
 
 
 def test_leave_one_out():
     parts = split_user(b"u", USER, "leave_one_out")
     assert parts["train"].history == (b"a", b"b")
     assert parts["train"].timestamps == (10, 20)
+    assert (parts["train"].events, parts["train"].weights) == ((b"view", b""), (0.0, 2.0))
     assert parts["train"].target is None
     assert (parts["validation"].history, parts["validation"].target) == ((b"a", b"b"), b"c")
     assert (parts["test"].history, parts["test"].target) == ((b"a", b"b", b"c"), b"d")
@@ -202,7 +204,7 @@ def test_global_time(boundaries, train, validation, test):
     assert (parts["validation"].target if "validation" in parts else None) == validation
     assert (parts["test"].target if "test" in parts else None) == test
     for name in {"validation", "test"} & set(parts):
-        times = [time for time, _ in USER]
+        times = [event[0] for event in USER]
         assert parts[name].timestamps == tuple(
             time for time in times if time < parts[name].target_timestamp
         )
@@ -226,8 +228,13 @@ def test_time_boundaries_hold_the_shares(times):
 
 
 def test_events_are_ordered_by_time_then_ad_and_repeats_dropped():
-    events = [(20, b"b"), (10, b"z"), (20, b"a"), (20, b"b")]
-    assert ordered_events(events) == [(10, b"z"), (20, b"a"), (20, b"b")]
+    events = [(20, b"b", b"view", 0.0), (10, b"z", b"", 0.0), (20, b"a", b"", 0.0)]
+    assert ordered_events([*events, events[0]]) == [events[1], events[2], events[0]]
+    # Of two events at once the heavier says more, else the order of their types decides.
+    heavier, later = (20, b"b", b"buy", 1.0), (20, b"b", b"wish", 0.0)
+    for given in itertools.permutations([events[0], heavier, later]):
+        assert ordered_events(given) == [heavier]
+    assert ordered_events([later, events[0]]) == ordered_events([events[0], later]) == [later]
 
 
 @pytest.fixture(scope="module")
@@ -306,6 +313,29 @@ def test_pipeline_splits_by_global_time(market, tmp_path):
     assert max(validation) < min(test)
     trained = sum(len(row["history"]) for row in read_split(sequences, "train"))
     assert trained / sum(map(len, expected_users(rows).values())) == pytest.approx(0.6, abs=0.05)
+
+
+def test_types_and_weights_stand_beside_the_times(market, tmp_path):
+    _, ads, _, _ = market
+    rows = [
+        event("u1", "ad3", 30, event="buy", weight=2.5),
+        event("u1", "ad1", 10, event="view"),
+        event("u1", "ad2", 20, weight=0.5),
+        event("u2", "ad5", 7),
+    ]
+    events = ingest(write(tmp_path / "events.jsonl", rows), EVENTS_SPEC, tmp_path)
+    sequences, _ = build_interactions(events, ads, tmp_path, split="all")
+    one, other = sorted(read_split(sequences, "train"), key=lambda row: row["user_id"])
+    assert one["events"] == [b"view", b"", b"buy"]
+    assert one["weights"] == [0.0, 0.5, 2.5]
+    assert one["timestamps"] == [10, 20, 30]
+    assert not {"events", "weights"} & set(other)
+    [test] = read_split(sequences, "test")
+    assert test["events"] == [b"view", b""], "nothing of the target"
+    found = read_sequences(f"{sequences.uri}/Split-train/*")
+    assert [events.tolist() for events in found.events] == [["view", "", "buy"], [""]]
+    assert [weights.tolist() for weights in found.weights] == [[0.0, 0.5, 2.5], [0.0]]
+    assert [times.tolist() for times in found.timestamps] == [[10, 20, 30], [7]]
 
 
 def test_a_time_split_without_training_events_is_refused(market, tmp_path):

@@ -52,6 +52,29 @@ def test_warmup_file_holds_every_signature_at_every_batch_size(maker, tmp_path):
     assert asked == set(maker.signatures)
 
 
+def test_a_context_is_asked_with_what_is_known_of_it():
+    shapes = {
+        "history": (-1, 3),
+        "history_timestamps": (-1, 3),
+        "history_events": (-1, 3),
+        "history_weights": (-1, 3),
+    }
+    maker = RequestMaker(
+        {"recommend_in_context": shapes},
+        [AD_IDS[:5], AD_IDS[:2]],
+        [b""],
+        context={
+            "history_timestamps": [[1, 2, 3, 4, 5], [6, 7]],
+            "history_events": [["a"] * 5, []],
+        },
+    )
+    inputs = maker.inputs("recommend_in_context", first=0, batch=2)
+    assert inputs["history_timestamps"].tolist() == [[3, 4, 5], [6, 7, 0]]
+    assert inputs["history_events"].tolist() == [[b"a"] * 3, [b""] * 3]
+    assert inputs["history_weights"].tolist() == [[0.0] * 3] * 2
+    assert inputs["history_weights"].dtype == np.float32
+
+
 def test_an_input_outside_the_contract_is_named(maker):
     odd = RequestMaker({"recommend": {"temperature": (-1,)}}, [AD_IDS[:3]], [b""])
     with pytest.raises(ValueError, match="temperature"):

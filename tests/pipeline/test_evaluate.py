@@ -9,11 +9,13 @@ from rich.console import Console
 
 from components.interaction_builder.sequences import split_user
 from pipeline.config import ConfigError, load_config
-from pipeline.evaluate import evaluate_servable
+from pipeline.evaluate import evaluate_servable, newest_columns
 from pipeline.run import SUMMARY_FILE, Summary
 from sid_tfx.baselines import ItemKnn
-from sid_tfx.bundle import save_bundle
-from sid_tfx.datasets.sequences import leave_one_out
+from sid_tfx.bundle import load_bundle, save_bundle
+from sid_tfx.datasets.sequences import Sequences, leave_one_out
+from sid_tfx.decoder import SidDecoder
+from sid_tfx.evaluation import GenerativeRecommender
 from sid_tfx.metrics.ranking import ranking_metrics, target_ranks
 from sid_tfx.recommender import SidRecommender
 from tests.recommender_fixtures import ADS, SMALL, make_catalog
@@ -21,6 +23,7 @@ from tests.recommender_fixtures import ADS, SMALL, make_catalog
 pytestmark = pytest.mark.unit
 
 USERS, LENGTH = 30, 6
+KINDS = (b"view", b"buy")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,9 @@ def run(tmp_path_factory):
     rows = np.random.default_rng(0).integers(0, ADS, (USERS, LENGTH))
     written = {}
     for user, ads in enumerate(rows):
-        events = [(time, catalog.ad_ids[ad].encode()) for time, ad in enumerate(ads)]
+        events = [
+            (time, catalog.ad_ids[ad].encode(), KINDS[ad % 2], 0.0) for time, ad in enumerate(ads)
+        ]
         for name, sequence in split_user(f"u{user:02d}".encode(), events, "leave_one_out").items():
             written.setdefault(name, []).append(sequence.to_example())
     for name, examples in written.items():
@@ -45,7 +50,7 @@ def run(tmp_path_factory):
             for example in examples:
                 writer.write(example)
     save_bundle(
-        SidRecommender.for_catalog(catalog, **SMALL),
+        SidRecommender.for_catalog(catalog, **SMALL, context={"events": ["buy", "view"]}),
         f"{artifacts['RecommenderTrainer.model']}/Format-Serving",
         {"train_seconds": 12.5},
     )
@@ -85,6 +90,46 @@ def test_figures_are_those_of_the_method(run, records):
             == ("item_knn", filtered, "item")
         ]
         assert {name: record[name] for name in want} == pytest.approx(want)
+
+
+def test_the_recommender_is_asked_in_the_context_of_its_users(run, records):
+    config, rows = run
+    users = np.repeat(np.arange(USERS), LENGTH)
+    kinds = np.array([kind.decode() for kind in KINDS])[rows.ravel() % 2]
+    times = np.tile(np.arange(LENGTH), USERS)
+    test = leave_one_out(users, rows.ravel(), times, events=kinds).test
+    model, _ = load_bundle(str(config.home / "RecommenderTrainer.model" / "Format-Serving"))
+    ranked = GenerativeRecommender(SidDecoder(model, config.servable.beam_size))
+    asked = {
+        name: ranking_metrics(target_ranks(ranked.recommend(histories, 15), test.targets))
+        for name, histories in (
+            ("alone", test.histories()),
+            ("in context", test.in_context(model.context).histories()),
+        )
+    }
+    [record] = [
+        record
+        for record in records
+        if (record.get("method"), record.get("mode"), record.get("filtered"), record.get("level"))
+        == ("servable", "generative", False, "item")
+    ]
+    want = asked["in context"]
+    assert {name: record[name] for name in want} == pytest.approx(want)
+    assert asked["alone"] != pytest.approx(want)
+
+
+def test_what_a_server_is_sent_are_the_newest_known_events():
+    inputs = Sequences(
+        np.array([0, 4, 5]),
+        np.array([3, 1, -1, 2, 0], np.int32),
+        np.array([10, 20, 30, 40, 50]),
+        weights=np.array([0.5, 1.0, 2.0, 3.0, 0.0], np.float32),
+    )
+    columns = newest_columns(inputs, 3)
+    assert {name: [list(user) for user in users] for name, users in columns.items()} == {
+        "timestamps": [[20, 40], [50]],
+        "weights": [[1.0, 3.0], [0.0]],
+    }
 
 
 def test_the_servable_is_compared_with_every_baseline(records):

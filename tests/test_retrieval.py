@@ -120,6 +120,28 @@ def test_grid_matches_the_oracle_here_and_in_a_fresh_process(make, ids_kind, tmp
             np.testing.assert_allclose(found[0], scores, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("loader", ["session", "tf2"])
+def test_two_scann_indices_of_one_model_answer_for_themselves(loader, tmp_path):
+    module, signatures, queries = tf.Module(), {}, _matrix(9, seed=9)
+    matrices = {"first": _matrix(seed=1), "second": _matrix(seed=2)}
+    for name, candidates in matrices.items():
+        index = _full_search().index(candidates)
+        setattr(module, name, index)
+
+        def search(queries, index=index):
+            scores, ids = index(queries, 10)
+            return {"scores": scores, "ids": ids}
+
+        spec = tf.TensorSpec([None, D], tf.float32, name="queries")
+        signatures[name] = tf.function(search).get_concrete_function(spec)
+    tf.saved_model.save(module, str(tmp_path), signatures=signatures)
+    asked = [(name, {"queries": queries}) for name in ("first", "second", "first")]
+    answers = fresh_process.run(tmp_path, asked, loader, scann=True)
+    for (name, _), answer in zip(asked, answers, strict=True):
+        wanted = _oracle(matrices[name], np.arange(len(matrices[name])), queries, 10)[1]
+        np.testing.assert_array_equal(_text(answer["ids"]), _text(wanted))
+
+
 @EXACT_IN_EFFECT
 @pytest.mark.parametrize("k", [1, 5, 58])
 def test_exclusions_match_the_oracle(make, k):

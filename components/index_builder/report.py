@@ -64,7 +64,7 @@ def check(space: str, flavour: str, choice: Choice, k: int, min_recall: float) -
         ok=choice.recall.mean >= min_recall,
         sentence=(
             f"{_NAMES[choice.index.kind]} over {SPACES[space]} ({flavour}) finds "
-            f"{choice.recall.mean:.3f} of the true {k} nearest ads in {choice.milliseconds:.3f} ms "
+            f"{choice.recall.mean:.3f} of the true {k} nearest ads in {choice.milliseconds:.4f} ms "
             f"a query, the limit is at least {min_recall:g}"
         ),
     )

@@ -20,6 +20,9 @@ STATE = (
 )
 """The tensors that a trained searcher is made of, in the order of `ScannState`."""
 
+_SEARCHER = (STATE[-1], *STATE[:-1])
+"""The same in the order that the op which makes a searcher of them takes."""
+
 
 class ScannLayer(factorized_top_k.ScaNN):
     """A tree of partitions, asymmetric hashing in them, exact reordering of the best.
@@ -56,11 +59,11 @@ class ScannLayer(factorized_top_k.ScaNN):
                 .tree(num_leaves, num_leaves, training_iterations=training_iterations)
                 .score_ah(dimensions_per_block, anisotropic_quantization_threshold=noise)
                 .reorder(reordered)
-                # A name of its own, so that no two indices share one searcher.
                 .build(shared_name=f"{self.name}/{uuid.uuid4()}")
             )
 
         self._build_searcher = build
+        self._shared_name = f"scann-{uuid.uuid4()}"
 
     def search(
         self, queries: tf.Tensor, k: int, leaves: int, reordered: int
@@ -73,7 +76,11 @@ class ScannLayer(factorized_top_k.ScaNN):
             leaves: Partitions to read.
             reordered: Candidates to score exactly.
         """
-        searcher = scann_ops.searcher_from_module(self._serialized_searcher)
+        state = [getattr(self._serialized_searcher, name) for name in _SEARCHER]
+        # ScaNN's own `searcher_from_module` gives none, and then the searcher is named after its
+        # node in the graph: of two indices in one model, one would answer for both.
+        handle = scann_ops.tensors_to_scann(*state, shared_name=self._shared_name)
+        searcher = scann_ops.ScannSearcher(handle)
         found = searcher.search_batched_parallel(queries, k, reordered, leaves)
         return found.distances, found.indices
 
@@ -86,6 +93,7 @@ class ScannLayer(factorized_top_k.ScaNN):
     def set_state(self, state: dict[str, tf.Tensor]) -> None:
         """Takes a trained searcher over: TFRS only ever trains one anew, which differs."""
         self._serialized_searcher = ScannState([state[name] for name in STATE])
+        self._shared_name = f"scann-{uuid.uuid4()}"
 
     @property
     def dataset(self) -> tf.Tensor:

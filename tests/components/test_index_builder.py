@@ -98,7 +98,7 @@ def test_the_manifest_holds_choices_measurements_and_the_generation(built, token
             assert chosen["milliseconds"] > 0
             check = checks[f"{space}_{flavour}_recall@10"]
             assert check.value == pytest.approx(chosen["recall@10"], abs=1e-4)
-            assert f"{chosen['milliseconds']:.3f} ms" in check.sentence
+            assert f"{chosen['milliseconds']:.4f} ms" in check.sentence
         assert found["flavours"]["scann"]["parameters"]["num_leaves"] > 1
         assert found["flavours"]["portable"]["kind"] != "scann"
     assert verdict.blessed

@@ -66,7 +66,9 @@ class Candidate:
     def figures(self) -> common.Record:
         """Seconds to build the trie, and bytes an ad of the trie and of the model's tables."""
         bytes_per_ad = self.decoder.trie.nbytes / self.size
-        tables = [v for v in self.decoder.model_variables if v.shape[:1] == [self.size + 1]]
+        model = self.decoder.recommender
+        tables = [v.value for v in model.variables if v.shape[:1] == (self.size + 1,)]
+        tables += [table.value for table in model.catalog_softmax.followers]
         table_bytes = sum(int(np.prod(table.shape)) * table.dtype.size for table in tables)
         return {
             "trie_build_seconds": round(self.trie_build_seconds, 4),

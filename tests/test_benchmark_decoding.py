@@ -36,9 +36,13 @@ def test_a_growing_catalogue(tmp_path):
         trie = PrefixTrie.build(sids.codes, sids.sizes)
         assert record["bytes_per_ad"] == pytest.approx(trie.nbytes / len(sids.codes), abs=0.01)
         assert record["share_of_byte_limit"] == pytest.approx(record["bytes_per_ad"] / 40, abs=1e-3)
-        # Codes int32 of four levels and content float32 of 16, a row of padding beside the ads.
-        rows = 1 + 1 / record["catalogue_size"]
-        assert record["model_table_bytes_per_ad"] == pytest.approx(80 * rows, abs=0.01)
+        # Codes and prefixes int32 of four levels and content float32 of 16, a row of padding beside
+        # the ads; a bit a code for every prefix that there can be.
+        ads = record["catalogue_size"]
+        possible = np.cumprod([1, *sids.sizes[:-1]])
+        bits = sum(np.minimum(ads, possible) * -(-np.array(sids.sizes) // 8))
+        wanted = (96 * (ads + 1) + bits) / ads
+        assert record["model_table_bytes_per_ad"] == pytest.approx(wanted, abs=0.01)
         assert "ratio_to_hf" not in record
     assert [record["catalogue_size"] for record in ids] == [100, 300]
     # A line of the asset file: "ad", eight digits, a line break.

@@ -27,6 +27,7 @@ def test_the_drawn_share_of_rows_has_a_near_one():
     assert (differing <= 1).any(1).mean() == pytest.approx(0.4, abs=0.03)
 
 
+@pytest.mark.slow
 def test_it_reports_loss_and_step_of_every_form(tmp_path):
     path = tmp_path / "repulsion.json"
     arguments = ["--rows", "16", "--dim", "4", "--codebook-size", "8", "--repeats", "1"]

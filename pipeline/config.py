@@ -189,6 +189,12 @@ class RecommenderConfig(_Section):
         0.05, description="of all steps; then cosine decay to 2%; 0 keeps the rate constant"
     )
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    deletion: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of a history's ads left out at random, others in every epoch"
+    )
+    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="0.99 keeps a moving average of the weights; null the weights themselves"
+    )
     patience: PositiveInt = Field(8, description="epochs without a better validation N@10")
     validation_users: PositiveInt = Field(5000, description="users ranked for after each epoch")
     max_history: PositiveInt = Field(50, description="newest ads of a history that are read")

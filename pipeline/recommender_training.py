@@ -41,7 +41,9 @@ def train_recommender(
         Keras' history.
     """
     batches_of = TargetBatches if getattr(model, "one_target", False) else SequenceBatches
-    batches = batches_of(train, settings.max_history, settings.batch_positions, seed)
+    batches = batches_of(
+        train, settings.max_history, settings.batch_positions, seed, settings.deletion
+    )
     steps = settings.epochs * len(batches)
     warmup_steps = int(settings.warmup_share * steps)
     rate: float | keras.optimizers.schedules.LearningRateSchedule = settings.learning_rate
@@ -53,18 +55,26 @@ def train_recommender(
             warmup_target=settings.learning_rate,
             warmup_steps=warmup_steps,
         )
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, global_clipnorm=1.0),
-        # XLA on a CPU hardly uses a second core.
-        jit_compile=False,
+    averaged = settings.ema_momentum is not None
+    optimizer = keras.optimizers.AdamW(
+        rate,
+        weight_decay=settings.weight_decay,
+        global_clipnorm=1.0,
+        use_ema=averaged,
+        ema_momentum=settings.ema_momentum or 0.0,
     )
+    # XLA on a CPU hardly uses a second core.
+    model.compile(optimizer, jit_compile=False)
     chosen: list[keras.callbacks.Callback] = []
+    if averaged:
+        # The first of all: what is validated and kept are the averages.
+        chosen.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     # A log in which nobody has three events has nobody to validate on.
     if len(validation):
         stop = keras.callbacks.EarlyStopping(
             "val_ndcg@10", mode="max", patience=settings.patience, restore_best_weights=True
         )
-        chosen = [RankingValidation(validation, ranked=ranked), stop]
+        chosen += [RankingValidation(validation, ranked=ranked), stop]
     return model.fit(
         batches,
         epochs=settings.epochs,

@@ -145,6 +145,23 @@ def test_long_histories_keep_a_full_newest_piece():
     assert rows == [[1, 2, 0, 0], [3, 4, 5, 6], [7, 8, 9, 10]]
 
 
+@pytest.mark.parametrize("kind", [SequenceBatches, TargetBatches])
+def test_deletion_leaves_ads_out_at_random_and_moves_no_target(kind):
+    whole, thinned = (kind(random_sequences(0), 16, 64, 3, share) for share in (0.0, 0.3))
+    again = kind(random_sequences(0), 16, 64, 3, 0.3)
+    lost = total = 0
+    for index in range(len(whole)):
+        all_ads, *target = whole[index]
+        some_ads, *same_target = thinned[index]
+        np.testing.assert_array_equal(same_target, target)
+        np.testing.assert_array_equal(some_ads, again[index][0])
+        assert np.isin(some_ads, [0, *all_ads.ravel()]).all()
+        assert (some_ads[some_ads > 0] == all_ads[some_ads > 0]).all()
+        lost += ((all_ads > 0) & (some_ads == 0)).sum()
+        total += (all_ads > 0).sum()
+    assert lost / total == pytest.approx(0.3, abs=0.05)
+
+
 def test_a_seed_fixes_the_order_and_epochs_differ():
     sequences = random_sequences(0)
 
@@ -182,6 +199,7 @@ def test_the_first_two_batches_vary_as_all_do(lengths, seed):
         (lambda: global_time(np.array(["a"]), np.array([1]), np.array([1]), 0.6, 0.5), "shares?"),
         (lambda: SequenceBatches(random_sequences(0), 1), "max_history"),
         (lambda: SequenceBatches(random_sequences(0), 50, 10), "positions"),
+        (lambda: SequenceBatches(random_sequences(0), deletion=1.0), "deletion"),
         (lambda: SequenceBatches(Sequences(np.array([0, 1]), np.zeros(1), np.zeros(1))), "nothing"),
     ],
 )

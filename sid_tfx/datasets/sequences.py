@@ -269,6 +269,9 @@ class SequenceBatches(keras.utils.PyDataset):
         positions: Positions per batch.
         seed: The order of the batches depends on it and on the epoch only; pass `shuffle=False` to
             `fit`, which else reorders them by Python's global random state.
+        deletion: Share of the ads that each history lacks at random, others in every epoch. What
+            is left stands together, so an ad is also the target of ads two or three before it:
+            in a short log, where the next ad is partly chance, that is what item kNN counts, too.
         **kwargs: As `keras.utils.PyDataset`.
     """
 
@@ -278,9 +281,12 @@ class SequenceBatches(keras.utils.PyDataset):
         max_history: int = 50,
         positions: int = 2048,
         seed: int = 0,
+        deletion: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not 0 <= deletion < 1:
+            raise ValueError(f"deletion must be in [0, 1), got {deletion}.")
         if max_history < 2 or positions < max_history:
             raise ValueError(
                 "max_history must be >= 2 and positions >= max_history, got "
@@ -291,6 +297,7 @@ class SequenceBatches(keras.utils.PyDataset):
             raise ValueError("No training history has 2 ads or more: nothing to learn from.")
         self.positions = positions
         self.seed = seed
+        self.deletion = deletion
         self.epoch = 0
         steps = [4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
         self.lengths = np.array([s for s in steps if 1.2 * s < max_history] + [max_history])
@@ -330,7 +337,15 @@ class SequenceBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         length, members = self._batches[index]
-        return (self.pieces.padded(length, members),)
+        return (self._thinned(self.pieces.padded(length, members), index),)
+
+    def _thinned(self, histories: np.ndarray, index: int) -> np.ndarray:
+        """The histories of a batch without the ads that this epoch leaves out."""
+        if not self.deletion:
+            return histories
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        kept = rng.random(histories.shape[:2]) >= self.deletion
+        return histories * kept.reshape(*kept.shape, *[1] * (histories.ndim - 2))
 
     def on_epoch_end(self) -> None:
         """Shuffles anew; Keras calls it."""
@@ -360,7 +375,8 @@ class TargetBatches(SequenceBatches):
         place = np.arange(len(histories))
         targets = histories[place, last]
         histories[place, last] = 0
-        return histories[:, :length], targets if targets.ndim == 1 else targets[:, 0]
+        histories = self._thinned(histories[:, :length], index)
+        return histories, targets if targets.ndim == 1 else targets[:, 0]
 
 
 def _ordered(

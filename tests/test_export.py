@@ -15,7 +15,7 @@ from sid_tfx import export
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.context import EventContext
 from sid_tfx.export import Servable, WireLimits, custom_ops
-from sid_tfx.export.history import newest
+from sid_tfx.export.history import gather_places, newest_places
 from sid_tfx.export.id_table import IdTable
 from sid_tfx.export.inventory import read_graphs
 from sid_tfx.features import AdSchema, FeatureSizes
@@ -648,4 +648,6 @@ def test_newest_keeps_the_last_known_ads_in_order(histories, width):
     for history in histories:
         known = [row + 1 for row in history if row >= 0][-width:]
         expected.append(known + [0] * (width - len(known)))
-    np.testing.assert_array_equal(newest(tf.constant(histories), width), expected)
+    rows = tf.constant(histories)
+    found = gather_places(rows + 1, *newest_places(rows, width))
+    np.testing.assert_array_equal(found, expected)

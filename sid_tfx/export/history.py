@@ -3,34 +3,21 @@
 import tensorflow as tf
 
 
-def newest(rows: tf.Tensor, width: int) -> tf.Tensor:
-    """Drops unknown ads from histories and keeps the newest ones.
+def newest_places(rows: tf.Tensor, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds the newest known ads of histories; unknown ones are dropped.
 
     Args:
         rows: int32 [B, H], catalogue rows oldest first, -1 for padding and unknown ads anywhere.
         width: T, ads to keep.
 
     Returns:
-        int32 [B, T]: row + 1, oldest first, then zeros.
+        int32 [B, T], their columns of `rows`, oldest first; bool [B, T], whether there is an ad.
 
     Example:
 
-    >>> newest(tf.constant([[-1, 4, -1, 0, 7]]), 2).numpy().tolist()
-    [[1, 8]]
-    """
-    index, inside = newest_places(rows, width)
-    return gather_places(rows + 1, index, inside)
-
-
-def newest_places(rows: tf.Tensor, width: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where `newest` takes its ads from.
-
-    Args:
-        rows: As `newest`.
-        width: T.
-
-    Returns:
-        int32 [B, T] columns of `rows`, and bool [B, T]: whether there is an ad.
+    >>> rows = tf.constant([[-1, 4, -1, 0, 7]])
+    >>> gather_places(rows, *newest_places(rows, width=2)).numpy().tolist()
+    [[0, 7]]
     """
     # One column more, so that there is one where every history of the batch is empty.
     rows = tf.pad(rows, [[0, 0], [0, 1]], constant_values=-1)

@@ -19,6 +19,8 @@ from rich.table import Table
 from pipeline.config import Config, ConfigError
 from pipeline.run import Summary, serving_directory
 from serving.client import RecommenderClient
+from serving.client_errors import RecommenderError, ServerUnavailableError
+from serving.results import AdList
 from sid_tfx.datasets.records import read_sequences
 
 _START_SECONDS = 120.0
@@ -112,28 +114,19 @@ def query_server(
         if not 0 <= user < len(sequences.histories):
             raise ConfigError(f"--user must be in [0, {len(sequences.histories)}), got {user}")
         history = sequences.histories[user].tolist()
-        columns = {name: getattr(sequences, name)[user].tolist() for name in _CONTEXT}
+        columns = {column: getattr(sequences, column)[user].tolist() for column in _CONTEXT}
         name = f"user {sequences.user_ids[user]}"
-    with RecommenderClient(target) as client:
-        reads_context = "recommend_in_context" in client.metadata().signatures
-        if context and not reads_context:
-            raise ConfigError(
-                f"the servable on {target} reads nothing of a history but its ads; leave "
-                f"{', '.join(context)} out, or train it with recommender.context"
-            )
-        begin = time.perf_counter()
-        if columns and reads_context:
-            try:
-                answer = client.recommend_in_context(
-                    history, k=k, mode=mode, filter_seen=filter_seen, **columns
-                )
-            except (TypeError, ValueError) as error:
-                raise ConfigError(str(error)) from error
-        elif mode == "generative" and not filter_seen:
-            answer = client.recommend(history, k=k)
-        else:
-            answer = client.recommend_filtered(history, k=k, mode=mode, filter_seen=filter_seen)
-        milliseconds = 1000 * (time.perf_counter() - begin)
+    try:
+        answer, milliseconds = _ask(
+            target, history, columns, bool(context), k=k, mode=mode, filter_seen=filter_seen
+        )
+    except ServerUnavailableError as error:
+        raise ConfigError(
+            f"{error}; start a server with `python pipeline.py serve`, or name another with "
+            "--target"
+        ) from error
+    except (RecommenderError, TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
     shown = list(history[-_SHOWN_HISTORY:])
     titles = read_titles(summary.artifacts["AdsGen.examples"], {*shown, *answer.ad_ids})
     console.print(f"\n[bold]{name}[/bold], newest of {len(history)} ads seen:", highlight=False)
@@ -162,3 +155,37 @@ def read_titles(examples_uri: str, wanted: set[str]) -> dict[str, str]:
             if ad.decode() in wanted:
                 found[ad.decode()] = title.decode()
     return found
+
+
+def _ask(
+    target: str,
+    history: Sequence[str],
+    context: Mapping[str, Sequence[Any]],
+    must_read: bool,
+    **rules: Any,
+) -> tuple[AdList, float]:
+    """Asks for one history, with its context where the servable reads one; answer, milliseconds.
+
+    Raises:
+        ConfigError: The servable reads none, and `must_read`.
+    """
+    with RecommenderClient(target) as client:
+        if "recommend_in_context" not in client.metadata().signatures:
+            if must_read:
+                raise ConfigError(
+                    f"the servable on {target} reads nothing of a history but its ads; leave "
+                    f"{', '.join(context)} out, or train it with recommender.context"
+                )
+            context = {}
+        begin = time.perf_counter()
+        if context:
+            answer = client.recommend_in_context(
+                history,
+                timestamps=context.get("timestamps"),
+                events=context.get("events"),
+                weights=context.get("weights"),
+                **rules,
+            )
+        else:
+            answer = client.recommend_filtered(history, **rules)
+        return answer, 1000 * (time.perf_counter() - begin)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import portpicker
 import pytest
 import tensorflow as tf
 from rich.console import Console
@@ -11,6 +12,7 @@ from components.interaction_builder.sequences import split_user
 from pipeline.config import ConfigError, load_config
 from pipeline.evaluate import evaluate_servable, newest_columns
 from pipeline.run import SUMMARY_FILE, Summary
+from pipeline.showcase import query_server
 from sid_tfx.baselines import ItemKnn
 from sid_tfx.bundle import load_bundle, save_bundle
 from sid_tfx.datasets.sequences import Sequences, leave_one_out
@@ -144,3 +146,9 @@ def test_without_a_run_it_says_what_to_do(tmp_path):
     config = load_config(None, [f"run.root={tmp_path}"])
     with pytest.raises(ConfigError, match=r"pipeline\.py run"):
         evaluate_servable(config, Console(), through="process")
+
+
+def test_a_query_without_a_server_says_how_to_start_one(run):
+    target = f"localhost:{portpicker.pick_unused_port()}"
+    with pytest.raises(ConfigError, match=r"pipeline\.py serve"):
+        query_server(run[0], Console(), target, history=["ad001"], user=0, k=3)

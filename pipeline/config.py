@@ -182,7 +182,7 @@ class RecommenderConfig(_Section):
     architecture: Literal["item_level", "flat", "tiger"] = Field(
         "item_level", description="a key of sid_tfx.architectures.ARCHITECTURES"
     )
-    epochs: PositiveInt = Field(50, description="at most; the best on validation users is kept")
+    epochs: PositiveInt = Field(40, description="at most; the best on validation users is kept")
     batch_positions: PositiveInt = Field(2048, description="positions per batch, all trained on")
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup_share: Share = Field(
@@ -190,12 +190,12 @@ class RecommenderConfig(_Section):
     )
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     deletion: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of a history's ads left out at random, others in every epoch"
+        0.2, description="share of a history's ads left out at random, others in every epoch"
     )
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="0.99 keeps a moving average of the weights; null the weights themselves"
+        0.99, description="of the moving average of the weights; null keeps the weights themselves"
     )
-    patience: PositiveInt = Field(8, description="epochs without a better validation N@10")
+    patience: PositiveInt = Field(12, description="epochs without a better validation N@10")
     validation_users: PositiveInt = Field(5000, description="users ranked for after each epoch")
     max_history: PositiveInt = Field(50, description="newest ads of a history that are read")
     context: list[Literal["time", "event", "weight"]] | None = Field(

@@ -78,14 +78,20 @@ def _make() -> dict[str, Any]:
 _CLASSES = _make()
 
 
-def read_text_proto(path: Path, message: Message) -> Any:
+def read_text_proto(path: Path, message: Message, content: bytes | None = None) -> Any:
     """Fills a message from a text proto file.
+
+    Args:
+        path: the file.
+        message: what to fill.
+        content: of the file, if it has been read.
 
     Raises:
         ValueError: the file cannot be read or parsed; the message names file, line and field.
     """
     try:
-        return text_format.Parse(path.read_text(), message)
+        text = path.read_text() if content is None else content.decode()
+        return text_format.Parse(text, message)
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise ValueError(
             f"{path} is no readable {message.DESCRIPTOR.name} in protobuf's text format: {error}"

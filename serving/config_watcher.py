@@ -14,12 +14,15 @@ from serving.model_config import ModelConfig, read_model_configs
 
 log = logging.getLogger(__name__)
 
+# Whoever writes the file may be amid it: two reads this far apart must agree.
+_SETTLE_SECONDS = 0.05
+
 
 class ConfigWatcher:
     """Looks at the file again and again; a bad one is logged and changes nothing.
 
     One that cannot be in force yet, because a version it names does not serve, is tried again at
-    every look.
+    every look. One that is being written is left until it is whole: half of it would end models.
 
     Args:
         path: the file.
@@ -55,13 +58,15 @@ class ConfigWatcher:
             content = self._content()
             if content is None or content == self._seen:
                 continue
-            if self._apply():
+            if self._stopped.wait(_SETTLE_SECONDS) or self._content() != content:
+                continue
+            if self._apply(content):
                 self._seen = content
 
-    def _apply(self) -> bool:
+    def _apply(self, content: bytes) -> bool:
         """Whether to be done with this content."""
         try:
-            self._reload(read_model_configs(self._path))
+            self._reload(read_model_configs(self._path, content))
         except ValueError as error:
             log.error("%s has changed, but: %s", self._path, error)
             return True

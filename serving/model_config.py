@@ -68,14 +68,18 @@ def check_names(configs: Iterable[ModelConfig]) -> list[ModelConfig]:
     return list(found.values())
 
 
-def read_model_configs(path: Path) -> list[ModelConfig]:
+def read_model_configs(path: Path, content: bytes | None = None) -> list[ModelConfig]:
     """Reads a `--model_config_file`.
+
+    Args:
+        path: the file.
+        content: of the file, if it has been read.
 
     Raises:
         ValueError: the file is not a `ModelServerConfig` in text format.
         ServingError: as `model_configs`.
     """
-    return model_configs(read_text_proto(path, ModelServerConfig()))
+    return model_configs(read_text_proto(path, ModelServerConfig(), content))
 
 
 def _model_config(proto: ModelConfigProto) -> ModelConfig:

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving import versions
+from serving import config_watcher, versions
 from serving.config_watcher import ConfigWatcher
 from serving.errors import ServingError, invalid_argument
 from serving.model_config import ModelConfig
@@ -242,6 +242,32 @@ def test_a_config_that_cannot_be_in_force_yet_is_tried_again(tmp_path: Path) -> 
         time.sleep(0.1)
         assert told.count(name) == times
     watcher.stop()
+
+
+def test_a_config_that_is_being_written_is_left_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_watcher, "_SETTLE_SECONDS", 1)
+    path = tmp_path / "models.config"
+    path.write_text('model_config_list { config { name: "a" base_path: "/x" } }')
+    told: list[list[str]] = []
+
+    def reload(configs: Sequence[ModelConfig]) -> None:
+        told.append([config.name for config in configs])
+
+    watcher = ConfigWatcher(path, reload, 0.001)
+    watcher.start()
+    with path.open("w") as file:
+        # Nothing and a comment are lists of no models.
+        for part in ("", "# The one", " model\n"):
+            file.write(part)
+            file.flush()
+            time.sleep(0.05)
+        file.write('model_config_list { config { name: "b" base_path: "/x" } }')
+    wait_for(lambda: bool(told))
+    time.sleep(0.1)
+    watcher.stop()
+    assert told == [["b"]]
 
 
 class Slow:

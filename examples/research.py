@@ -170,12 +170,13 @@ def show_ranking(recommender: SidRecommender, catalog: SidCatalog, splits: Seque
     """Prints the recommender beside the baselines it must beat, on the same test users."""
     decoder = SidDecoder(recommender, beam_size=20)
     # How much the dense score weighs beside the SID's probability is a choice: on validation.
-    choose_dense_weight(decoder, splits.validation, weights=(0.25, 0.5, 1.0, 2.0))
+    hybrid = GenerativeRecommender(decoder, "hybrid")
+    choose_dense_weight(hybrid, splits.validation, weights=(0.25, 0.5, 1.0, 2.0))
     methods: dict[str, Recommender] = {
         "popularity": Popularity(splits.train, len(catalog)),
         "item kNN": ItemKnn(splits.train, len(catalog)),
         "SID, generative": GenerativeRecommender(decoder),
-        "SID, hybrid": GenerativeRecommender(decoder, "hybrid"),
+        "SID, hybrid": hybrid,
     }
     results: dict[str, Result] = {}
     print(f"{'method':<17} {'R@5':>7} {'R@10':>7} {'N@5':>7} {'N@10':>7}")

@@ -16,7 +16,7 @@ from sid_tfx.catalog import SidCatalog
 from sid_tfx.context import EventContext
 from sid_tfx.datasets import records
 from sid_tfx.decoder import SidDecoder
-from sid_tfx.evaluation import choose_dense_weight
+from sid_tfx.evaluation import GenerativeRecommender, choose_dense_weight
 from sid_tfx.recommender import SidRecommender
 
 
@@ -66,7 +66,8 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     dense_weights: Mapping[float, float] = {}
     if len(validation):
-        dense_weights = choose_dense_weight(SidDecoder(recommender), validation)
+        hybrid = GenerativeRecommender(SidDecoder(recommender), "hybrid")
+        dense_weights = choose_dense_weight(hybrid, validation)
     best = max(history.history.get("val_ndcg@10", [float("nan")]))
     save_bundle(
         recommender,

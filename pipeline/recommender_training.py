@@ -63,8 +63,8 @@ def train_recommender(
         use_ema=averaged,
         ema_momentum=settings.ema_momentum or 0.0,
     )
-    # XLA on a CPU hardly uses a second core.
-    model.compile(optimizer, jit_compile=False)
+    # XLA on a CPU hardly uses a second core; JAX has nothing else.
+    model.compile(optimizer, jit_compile=keras.backend.backend() != "tensorflow")
     chosen: list[keras.callbacks.Callback] = []
     if averaged:
         # The first of all: what is validated and kept are the averages.

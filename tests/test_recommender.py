@@ -173,7 +173,10 @@ def test_mode_per_request_in_one_graph(trained):
 def test_the_dense_weight_is_chosen_on_validation(trained):
     model, splits, _, _ = trained
     decoder = SidDecoder(model, beam_size=10)
-    found = choose_dense_weight(decoder, splits.validation, (0.0, 1.0))
+    with pytest.raises(ValueError, match="mode 'generative'"):
+        choose_dense_weight(GenerativeRecommender(decoder), splits.validation)
+    hybrid = GenerativeRecommender(decoder, "hybrid")
+    found = choose_dense_weight(hybrid, splits.validation, (0.0, 1.0))
     best = max(found, key=lambda weight: found[weight])
     assert float(model.dense_weight.numpy()) == best
     model.dense_weight.assign(1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,6 +101,8 @@ def _spec(config: Config, data: str, method: str, split: str, seed: int) -> dict
         spec["tokenizer"] = config.tokenizer.model_dump()
         spec["pairs"] = config.pairs.model_dump()
         spec["max_dedup"] = config.catalog.max_dedup
+        if (backend := os.environ.get("KERAS_BACKEND", "tensorflow")) != "tensorflow":
+            spec["backend"] = backend
     # By way of JSON: a tuple must equal the list that a record file gives back.
     return json.loads(json.dumps(spec))
 

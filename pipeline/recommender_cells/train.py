@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from pipeline.comparison.records import FinishedCell, Record, save_cell
@@ -28,6 +29,7 @@ from sid_tfx.datasets.sequences import SequenceSplits, global_time, leave_one_ou
 from sid_tfx.datasets.swing import swing_pairs
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import (
+    ExhaustiveRecommender,
     GenerativeRecommender,
     Recommender,
     choose_dense_weight,
@@ -210,22 +212,34 @@ def _generative(
         **settings.model_arguments(),
     )
     validation = splits.validation.sample(settings.validation_users)
+    on_tensorflow = keras.backend.backend() == "tensorflow"
     history = train_recommender(
-        model, splits.train, validation, settings, spec["seed"], verbose=_LOG_EPOCHS
+        model,
+        splits.train,
+        validation,
+        settings,
+        spec["seed"],
+        # Beams are TensorFlow's.
+        ranked=None if on_tensorflow else ExhaustiveRecommender(model),
+        verbose=_LOG_EPOCHS,
     )
-    decoder = SidDecoder(model, spec["beam_size"])
+    modes: dict[str, GenerativeRecommender | ExhaustiveRecommender]
+    if on_tensorflow:
+        decoder = SidDecoder(model, spec["beam_size"])
+        modes = {mode: GenerativeRecommender(decoder, mode) for mode in MODES}
+    else:
+        modes = {mode: ExhaustiveRecommender(model, mode) for mode in MODES}
     if len(validation):
-        choose_dense_weight(decoder, validation)
+        choose_dense_weight(modes["hybrid"], validation)
     figures = {
         "train_seconds": round(time.monotonic() - begin, 2),
         "tokenizer_seconds": round(float(encoded["seconds"]), 2),
         "epochs": len(history.epoch),
         "parameters": int(sum(np.prod(v.shape) for v in model.trainable_variables)),
-        "dense_weight": float(model.dense_weight.numpy()),
+        "dense_weight": float(keras.ops.convert_to_numpy(model.dense_weight)),
         "collision_share": catalog.quality["collision_share"],
         "context": ",".join(context.fields),
     }
-    modes = {mode: GenerativeRecommender(decoder, mode) for mode in MODES}
     return Trained(modes, catalog, ("item", "sid"), figures, context)
 
 

@@ -2,6 +2,7 @@
 
 from sid_tfx.evaluation.bootstrap import bootstrap_mean, paired_bootstrap
 from sid_tfx.evaluation.dense_weight import choose_dense_weight
+from sid_tfx.evaluation.exhaustive import ExhaustiveRecommender
 from sid_tfx.evaluation.harness import (
     MAX_HISTORY,
     GenerativeRecommender,
@@ -14,6 +15,7 @@ from sid_tfx.evaluation.slices import list_figures, user_slices
 
 __all__ = [
     "MAX_HISTORY",
+    "ExhaustiveRecommender",
     "GenerativeRecommender",
     "Recommender",
     "Result",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sid_tfx.datasets.sequences import EvaluationSet
-from sid_tfx.decoder import SidDecoder
+from sid_tfx.evaluation.exhaustive import ExhaustiveRecommender
 from sid_tfx.evaluation.harness import MAX_HISTORY, GenerativeRecommender
 from sid_tfx.metrics.ranking import ranking_metrics, target_ranks
 
 
 def choose_dense_weight(
-    decoder: SidDecoder,
+    hybrid: GenerativeRecommender | ExhaustiveRecommender,
     validation: EvaluationSet,
     weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
     filtered: bool = True,
@@ -20,7 +20,7 @@ def choose_dense_weight(
     """Sets the recommender's `dense_weight` to the best of `weights` on validation users.
 
     Args:
-        decoder: Its recommender is changed.
+        hybrid: Ranks in mode `"hybrid"`; its recommender is changed.
         validation: Never the test set.
         weights: Tried in this order; the first of equals wins.
         filtered: Whether ads of the history are left out.
@@ -28,12 +28,16 @@ def choose_dense_weight(
 
     Returns:
         The metric of every weight.
+
+    Raises:
+        ValueError: The mode is another, which no weight changes.
     """
-    hybrid = GenerativeRecommender(decoder, "hybrid")
+    if hybrid.mode != "hybrid":
+        raise ValueError(f"The weight is of hybrid scoring; what ranks has mode {hybrid.mode!r}.")
     found: dict[float, float] = {}
     for weight in weights:
-        decoder.recommender.dense_weight.assign(weight)
+        hybrid.recommender.dense_weight.assign(weight)
         rows = hybrid.recommend(validation.histories(MAX_HISTORY), 10, filtered)
         found[weight] = ranking_metrics(target_ranks(rows, validation.targets))[metric]
-    decoder.recommender.dense_weight.assign(max(found, key=lambda weight: found[weight]))
+    hybrid.recommender.dense_weight.assign(max(found, key=lambda weight: found[weight]))
     return found

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.sequences import EvaluationSet
+from sid_tfx.decodable import Decodable
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.metrics.ranking import ranking_metrics, sid_ranks, target_ranks
 
@@ -52,6 +53,11 @@ class GenerativeRecommender:
         self.mode = mode
         self.batch_size = batch_size
         self._graphs: dict[tuple[int, bool, tuple[int, ...]], Callable[[tf.Tensor], tf.Tensor]] = {}
+
+    @property
+    def recommender(self) -> Decodable:
+        """The model that ranks."""
+        return self.decoder.recommender
 
     def recommend(self, histories: np.ndarray, k: int, filter_seen: bool = False) -> np.ndarray:
         """See `Recommender.recommend`."""

@@ -3,7 +3,6 @@
 import keras
 
 from sid_tfx.datasets.sequences import EvaluationSet
-from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import MAX_HISTORY, GenerativeRecommender, Recommender
 from sid_tfx.metrics.ranking import ranking_metrics, target_ranks
 
@@ -18,8 +17,8 @@ class RankingValidation(keras.callbacks.Callback):
         validation: One target per user; `EvaluationSet.sample` keeps this cheap.
         mode: `"generative"` or `"hybrid"`.
         beam_size: Beams; fewer than in serving, since only the order of epochs is wanted.
-        ranked: What ranks, for a model that is no `SidRecommender`, such as `SasRec`, which ranks
-            itself; None decodes the model in training.
+        ranked: What ranks: a model that is no `SidRecommender`, such as `SasRec`, itself; on the
+            JAX backend an `ExhaustiveRecommender`; None decodes the model in training.
 
     Example:
 
@@ -53,6 +52,9 @@ class RankingValidation(keras.callbacks.Callback):
 
     def _decode(self) -> GenerativeRecommender:
         if self._decoded is None:
+            # TensorFlow, which a recommender that is trained on JAX does without.
+            from sid_tfx.decoder import SidDecoder
+
             decoder = SidDecoder(self.model, beam_size=self.beam_size)
             self._decoded = GenerativeRecommender(decoder, self.mode)
         self._decoded.decoder.refresh()

@@ -1,10 +1,13 @@
 """The research script as a researcher runs it, on a small market."""
 
+import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,6 +16,7 @@ from sid_tfx.datasets.market import write_sample
 pytestmark = pytest.mark.e2e
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "research.py"
+ON_JAX = SCRIPT.with_name("jax_recommender.py")
 QUICK = ["--codebook-size", "16", "--tokenizer-epochs", "2", "--recommender-epochs", "2"]
 
 
@@ -62,3 +66,40 @@ def test_it_needs_no_tfx():
     code += "\nprint([m for m in ('tfx', 'apache_beam', 'grpc', 'pipeline') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_a_recommender_is_trained_and_measured_on_jax_without_tensorflow(tmp_path):
+    pytest.importorskip("jax")
+    ads, events = write_sample(tmp_path, ads=150, users=200)
+    rng = np.random.default_rng(0)
+    codes, embedding = rng.integers(0, 16, (150, 3)), rng.normal(size=(150, 8))
+    np.savez(tmp_path / "codes.npz", codes=codes, embedding=embedding)
+    # A module that fails where it is imported stands for one that is not installed.
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('no TensorFlow here')")
+    out = tmp_path / "out.json"
+    given = {"ads": ads, "events": events, "codes": tmp_path / "codes.npz", "json": out}
+    small = ["--codebook-size=16", "--hidden-size=32", "--epochs=2", "--batch-users=64"]
+    done = subprocess.run(
+        [sys.executable, ON_JAX, *(f"--{name}={path}" for name, path in given.items()), *small],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(SCRIPT.parents[1])]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = json.loads(out.read_text())
+    assert [(record["mode"], record["filtered"]) for record in records] == [
+        ("generative", False),
+        ("generative", True),
+        ("hybrid", False),
+        ("hybrid", True),
+    ]
+    for record in records:
+        assert record["backend"] == "jax"
+        assert record["users"] == 200
+        assert 0 < record["recall@10"] <= 1

@@ -138,6 +138,22 @@ def test_batches_hold_every_event_once(seed):
     assert len(seen) == len(sequences.rows) - (lengths % 16 == 1).sum()
 
 
+def test_one_length_makes_batches_of_one_shape_with_the_same_histories():
+    sequences = random_sequences(0)
+    shapes, held = [], []
+    for lengths in (None, [16]):
+        batches = SequenceBatches(sequences, max_history=16, positions=64, lengths=lengths)
+        rows = [batches[i][0] for i in range(len(batches))]
+        shapes.append({batch.shape[1] for batch in rows})
+        held.append(sorted(row[row > 0].tolist() for batch in rows for row in batch))
+    assert len(shapes[0]) > 1
+    assert shapes[1] == {16}
+    assert held[0] == held[1]
+    for wrong in ([8], [16, 8], [8, 16, 32]):
+        with pytest.raises(ValueError, match="lengths must rise to max_history=16"):
+            SequenceBatches(sequences, max_history=16, positions=64, lengths=wrong)
+
+
 def test_long_histories_keep_a_full_newest_piece():
     sequences = Sequences(np.array([0, 10]), np.arange(10, dtype=np.int32), np.zeros(10))
     batches = SequenceBatches(sequences, max_history=4, positions=4)

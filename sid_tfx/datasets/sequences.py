@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -272,6 +273,8 @@ class SequenceBatches(keras.utils.PyDataset):
         deletion: Share of the ads that each history lacks at random, others in every epoch. What
             is left stands together, so an ad is also the target of ads two or three before it:
             in a short log, where the next ad is partly chance, that is what item kNN counts, too.
+        lengths: Lengths of the batches; None for a dozen up to `max_history`. XLA compiles every
+            shape anew: on the JAX backend one length saves more than its padding costs.
         **kwargs: As `keras.utils.PyDataset`.
     """
 
@@ -282,6 +285,7 @@ class SequenceBatches(keras.utils.PyDataset):
         positions: int = 2048,
         seed: int = 0,
         deletion: float = 0.0,
+        lengths: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -299,8 +303,12 @@ class SequenceBatches(keras.utils.PyDataset):
         self.seed = seed
         self.deletion = deletion
         self.epoch = 0
-        steps = [4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
-        self.lengths = np.array([s for s in steps if 1.2 * s < max_history] + [max_history])
+        if lengths is None:
+            steps = [4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+            lengths = [*(s for s in steps if 1.2 * s < max_history), max_history]
+        elif list(lengths) != sorted(set(lengths)) or max(lengths, default=0) != max_history:
+            raise ValueError(f"lengths must rise to max_history={max_history}, got {lengths}.")
+        self.lengths = np.array(lengths)
         self._bucket = np.searchsorted(self.lengths, np.minimum(self.pieces.lengths, max_history))
         self._shuffle()
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.sequences import EvaluationSet
 from sid_tfx.decodable import Decodable
-from sid_tfx.decoder import SidDecoder
 from sid_tfx.metrics.ranking import ranking_metrics, sid_ranks, target_ranks
+
+# Only decoding needs TensorFlow: on JAX a recommender is evaluated where it is not installed.
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from sid_tfx.decoder import SidDecoder
 
 MAX_HISTORY = 20
 """Newest ads of a history that every method is given."""
@@ -61,6 +65,8 @@ class GenerativeRecommender:
 
     def recommend(self, histories: np.ndarray, k: int, filter_seen: bool = False) -> np.ndarray:
         """See `Recommender.recommend`."""
+        import tensorflow as tf
+
         key = (k, filter_seen, histories.shape[1:])
         if key not in self._graphs:
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline.compare_tokenizers import compare
 from sid_tfx.datasets.market import make_market
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 KEYS = {
     "preset", "seed", "levels", "codebook_size", "collision_share", "largest_group",

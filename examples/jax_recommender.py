@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--validation-users", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--model", type=Path, help="a .keras file to save the recommender to")
     settings = parser.parse_args()
 
     keras.utils.set_random_seed(settings.seed)
@@ -146,6 +147,8 @@ def main() -> None:
     records = [record | figures for record in measure(recommender, catalog, splits)]
     for record in records:
         print(json.dumps(record))
+    if settings.model:
+        recommender.save(settings.model)
     if settings.json:
         settings.json.write_text(json.dumps(records, indent=1) + "\n")
 

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 
 from sid_tfx.datasets.market import write_sample
+from sid_tfx.decoder import SidDecoder
+from sid_tfx.evaluation import GenerativeRecommender
 
 pytestmark = pytest.mark.e2e
 
@@ -79,6 +82,7 @@ def test_a_recommender_is_trained_and_measured_on_jax_without_tensorflow(tmp_pat
     (tmp_path / "tensorflow.py").write_text("raise ImportError('no TensorFlow here')")
     out = tmp_path / "out.json"
     given = {"ads": ads, "events": events, "codes": tmp_path / "codes.npz", "json": out}
+    given["model"] = tmp_path / "model.keras"
     small = ["--codebook-size=16", "--hidden-size=32", "--epochs=2", "--batch-users=64"]
     done = subprocess.run(
         [sys.executable, ON_JAX, *(f"--{name}={path}" for name, path in given.items()), *small],
@@ -103,3 +107,7 @@ def test_a_recommender_is_trained_and_measured_on_jax_without_tensorflow(tmp_pat
         assert record["backend"] == "jax"
         assert record["users"] == 200
         assert 0 < record["recall@10"] <= 1
+    # What a GPU trained is exported here.
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    found = GenerativeRecommender(SidDecoder(model), "hybrid").recommend(np.array([[1, 2, 0]]), 5)
+    assert (found >= 0).all()

@@ -182,7 +182,7 @@ class RecommenderConfig(_Section):
     architecture: Literal["item_level", "flat", "tiger"] = Field(
         "item_level", description="a key of sid_tfx.architectures.ARCHITECTURES"
     )
-    epochs: PositiveInt = Field(40, description="at most; the best on validation users is kept")
+    epochs: PositiveInt = Field(20, description="at most; the best on validation users is kept")
     batch_positions: PositiveInt = Field(2048, description="positions per batch, all trained on")
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup_share: Share = Field(
@@ -195,7 +195,7 @@ class RecommenderConfig(_Section):
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         0.99, description="of the moving average of the weights; null keeps the weights themselves"
     )
-    patience: PositiveInt = Field(12, description="epochs without a better validation N@10")
+    patience: PositiveInt = Field(6, description="epochs without a better validation N@10")
     validation_users: PositiveInt = Field(5000, description="users ranked for after each epoch")
     max_history: PositiveInt = Field(50, description="newest ads of a history that are read")
     context: list[Literal["time", "event", "weight"]] | None = Field(

@@ -41,6 +41,9 @@ class ExhaustiveRecommender:
         self.recommender = recommender
         self.mode = mode
         self.batch_size = batch_size
+        # On JAX `predict` takes over the buffers of the variables that it reads, which an
+        # optimizer's moving averages may share: a copy of the model gives up its own.
+        self._copy = SidRecommender.from_config(recommender.get_config())
         self._models: dict[tuple[int, bool], keras.Model] = {}
 
     def recommend(self, histories: np.ndarray, k: int, filter_seen: bool = False) -> np.ndarray:
@@ -49,7 +52,8 @@ class ExhaustiveRecommender:
             return np.zeros((0, k), np.int32)
         key = (k, filter_seen)
         if key not in self._models:
-            self._models[key] = _Best(self.recommender, self.mode == "hybrid", *key)
+            self._models[key] = _Best(self._copy, self.mode == "hybrid", *key)
+        self._copy.set_weights(self.recommender.get_weights())
         # Whole batches only, so that there is one shape to compile.
         padding = [(0, -len(histories) % self.batch_size)] + [(0, 0)] * (histories.ndim - 1)
         padded = np.pad(histories, padding)

@@ -41,9 +41,10 @@ def train_recommender(
         Keras' history.
     """
     batches_of = TargetBatches if getattr(model, "one_target", False) else SequenceBatches
-    batches = batches_of(
-        train, settings.max_history, settings.batch_positions, seed, settings.deletion
-    )
+    # Histories in a batch have one length, which saves padding; a step sees several lengths.
+    positions = max(settings.batch_positions // settings.parts, settings.max_history)
+    batches = batches_of(train, settings.max_history, positions, seed, settings.deletion)
+    # Keras' schedules count batches, whatever makes up a step.
     steps = settings.epochs * len(batches)
     warmup_steps = int(settings.warmup_share * steps)
     rate: float | keras.optimizers.schedules.LearningRateSchedule = settings.learning_rate
@@ -61,7 +62,9 @@ def train_recommender(
         weight_decay=settings.weight_decay,
         global_clipnorm=1.0,
         use_ema=averaged,
-        ema_momentum=settings.ema_momentum or 0.0,
+        # Keras moves the averages at every batch.
+        ema_momentum=(settings.ema_momentum or 0.0) ** (1 / settings.parts),
+        gradient_accumulation_steps=settings.parts if settings.parts > 1 else None,
     )
     # XLA on a CPU hardly uses a second core; JAX has nothing else.
     model.compile(optimizer, jit_compile=keras.backend.backend() != "tensorflow")

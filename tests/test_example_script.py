@@ -109,5 +109,7 @@ def test_a_recommender_is_trained_and_measured_on_jax_without_tensorflow(tmp_pat
         assert 0 < record["recall@10"] <= 1
     # What a GPU trained is exported here.
     model = keras.saving.load_model(tmp_path / "model.keras")
-    found = GenerativeRecommender(SidDecoder(model), "hybrid").recommend(np.array([[1, 2, 0]], np.int32), 5)
+    found = GenerativeRecommender(SidDecoder(model), "hybrid").recommend(
+        np.array([[1, 2, 0]], np.int32), 5
+    )
     assert (found >= 0).all()

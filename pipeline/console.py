@@ -53,7 +53,7 @@ def metrics_table(metrics: dict[str, float]) -> Table:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in sorted(metrics.items()):
-        table.add_row(name.replace("_at_", "@"), figure(value))
+        table.add_row(name, figure(value))
     return table
 
 

@@ -6,7 +6,7 @@ import tensorflow_model_analysis as tfma
 
 from pipeline import ranking_metrics
 from pipeline.config import ModelGateConfig
-from sid_tfx.metrics.slices import SLICES
+from sid_tfx.metrics.slices import COLD, SLICES
 
 
 def eval_config(gate: ModelGateConfig) -> tfma.EvalConfig:
@@ -18,15 +18,12 @@ def eval_config(gate: ModelGateConfig) -> tfma.EvalConfig:
             tfma.MetricsSpec(
                 metrics=[
                     tfma.MetricConfig(class_name="ExampleCount"),
-                    _metric("RecallAtK", "recall_at_5", 5),
-                    _metric("RecallAtK", "recall_at_10", 10, gate.min_recall_at_10),
-                    _metric("NdcgAtK", "ndcg_at_5", 5),
-                    _metric("NdcgAtK", "ndcg_at_10", 10),
-                    _metric("ReciprocalRank", "mrr", 0),
+                    *(metric for rank in ranking_metrics.RANKS for metric in _of_rank(rank, gate)),
                     *(_metric("NdcgAtK", f"ndcg@10 {name}", 10, users=name) for name in SLICES),
+                    _metric("RecallAtK", f"recall@10 {COLD}", 10, users=COLD),
                     _metric(
                         "RecallOverPopularity",
-                        "recall_at_10_over_popularity",
+                        "recall@10_over_popularity",
                         10,
                         gate.min_recall_over_popularity,
                     ),
@@ -36,13 +33,31 @@ def eval_config(gate: ModelGateConfig) -> tfma.EvalConfig:
     )
 
 
+def _of_rank(rank: str, gate: ModelGateConfig) -> list[tfma.MetricConfig]:
+    """The metrics of a record, e.g. `sid_recall@10` of `sid_rank`; the gate is on `rank`."""
+    prefix = rank.removesuffix("rank")
+    least = None if prefix else gate.min_recall_at_10
+    return [
+        _metric("RecallAtK", f"{prefix}recall@5", 5, rank=rank),
+        _metric("RecallAtK", f"{prefix}recall@10", 10, least, rank=rank),
+        _metric("NdcgAtK", f"{prefix}ndcg@5", 5, rank=rank),
+        _metric("NdcgAtK", f"{prefix}ndcg@10", 10, rank=rank),
+        _metric("ReciprocalRank", f"{prefix}mrr", 0, rank=rank),
+    ]
+
+
 def _metric(
-    class_name: str, name: str, k: int, least: float | None = None, users: str = ""
+    class_name: str,
+    name: str,
+    k: int,
+    least: float | None = None,
+    rank: str = "rank",
+    users: str = "",
 ) -> tfma.MetricConfig:
     config = tfma.MetricConfig(
         class_name=class_name,
         module=ranking_metrics.MODULE,
-        config=json.dumps({"name": name, "k": k, "users": users}),
+        config=json.dumps({"name": name, "k": k, "rank": rank, "users": users}),
     )
     if least is not None:
         config.threshold.value_threshold.lower_bound.value = least

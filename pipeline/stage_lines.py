@@ -13,6 +13,8 @@ from components.anomalies import read_anomalies
 from pipeline.local_runner import Stage
 
 _NEWLINE = b"\n"
+# Of the Evaluator's many metrics: item level, plain, and what the gate looks at.
+_HEADLINES = ("ndcg@10", "ndcg@5", "recall@10", "recall@10_over_popularity", "recall@5")
 
 
 def line(stage: Stage) -> str:
@@ -61,13 +63,7 @@ def _transform(artifact: types.Artifact) -> str:
 
 def _evaluation(artifact: types.Artifact) -> str:
     metrics = overall_metrics(artifact)
-    return ", ".join(
-        f"{_at(name)} {value:.4g}" for name, value in sorted(metrics.items()) if "_at_" in name
-    )
-
-
-def _at(name: str) -> str:
-    return name.replace("_at_", "@")
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in _HEADLINES if name in metrics)
 
 
 def _pushed(artifact: types.Artifact) -> str:

@@ -11,6 +11,7 @@ from sid_tfx.catalog import SidCatalog
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.decoding import BeamResult
 from sid_tfx.export.context import histories_in_context
+from sid_tfx.export.evaluation import parse_users, sid_ranks, target_ranks
 from sid_tfx.export.id_table import IdTable
 from sid_tfx.export.popularity import Popularity
 from sid_tfx.export.servable_set import ServableSet
@@ -271,29 +272,30 @@ class Servable(tf.Module):
         return self._neighbours(scores, similar, usable)
 
     def evaluate(self, examples: tf.Tensor) -> Outputs:
-        """Signature `evaluate`: serialized `history` and `target` -> the target's rank.
+        """Signature `evaluate`: serialized `history` and `target` -> the target's ranks.
+
+        At item level (`rank`) and among semantic IDs (`sid_rank`), plain and with the ads of the
+        history that is read left out (`filtered_rank`, `filtered_sid_rank`).
 
         A history may be longer than T here; its newest known ads are read, and `timestamps`,
         `events` and `weights` of them where the example has these and the recommender reads them.
         """
-        spec = {
-            "history": tf.io.RaggedFeature(tf.string),
-            "timestamps": tf.io.RaggedFeature(tf.int64),
-            "events": tf.io.RaggedFeature(tf.string),
-            "weights": tf.io.RaggedFeature(tf.float32),
-            "target": tf.io.FixedLenFeature([], tf.string),
-        }
-        parsed = tf.io.parse_example(examples, spec)
+        users = parse_users(examples)
         histories = self._in_context(
-            self.ads.rows(parsed["history"].to_tensor("")),
-            *(parsed[name].to_tensor() for name in ("timestamps", "events", "weights")),
+            self.ads.rows(users["history"].to_tensor("")),
+            *(users[name].to_tensor() for name in ("timestamps", "events", "weights")),
         )
-        target = self.ads.rows(parsed["target"])
+        target = self.ads.rows(users["target"])
+        plain = self._ranked(histories).rows
+        filtered = self._ranked(histories, excluded=history_rows(histories) - 1).rows
         popular, _ = self.popularity.top(tf.constant([[-1]]), self.limits.max_k)
         return {
-            "rank": _rank(self._ranked(histories).rows, target),
-            "popularity_rank": _rank(popular, target),
-            "history_length": tf.cast(parsed["history"].row_lengths(), tf.float32),
+            "rank": target_ranks(plain, target),
+            "sid_rank": sid_ranks(self._sids(plain), self._sids(target)),
+            "filtered_rank": target_ranks(filtered, target),
+            "filtered_sid_rank": sid_ranks(self._sids(filtered), self._sids(target)),
+            "popularity_rank": target_ranks(popular, target),
+            "history_length": tf.cast(users["history"].row_lengths(), tf.float32),
             "target_popularity": self.popularity.of(target),
         }
 
@@ -321,14 +323,17 @@ class Servable(tf.Module):
         return tf.cond(tf.reduce_any(empty), popular, lambda: found)
 
     def _answer(self, found: BeamResult) -> Outputs:
-        real = found.rows >= 0
-        codes = tf.gather(self.decoder.recommender.ad_codes.value, found.rows + 1)
         return {
             "ad_ids": self.ads.ids(found.rows),
-            "scores": tf.where(real, found.scores, PADDING_SCORE),
-            "sids": tf.where(real[:, :, None], codes[:, :, : self.levels], -1),
+            "scores": tf.where(found.rows >= 0, found.scores, PADDING_SCORE),
+            "sids": self._sids(found.rows),
             "count": found.count,
         }
+
+    def _sids(self, rows: tf.Tensor) -> tf.Tensor:
+        """Codes of int32 rows [...] without de-dup token, int32 [..., L]; -1 where a row is."""
+        codes = tf.gather(self.decoder.recommender.ad_codes.value, rows + 1)
+        return tf.where(rows[..., None] >= 0, codes[..., : self.levels], -1)
 
     def _neighbours(self, scores: tf.Tensor, rows: tf.Tensor, usable: tf.Tensor) -> Outputs:
         rows = tf.where(usable[:, None], rows, -1)
@@ -337,10 +342,3 @@ class Servable(tf.Module):
             "scores": tf.where(rows >= 0, scores, PADDING_SCORE),
             "count": tf.reduce_sum(tf.cast(rows >= 0, tf.int32), axis=1),
         }
-
-
-def _rank(rows: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """1-based place of each target [B] in its list [B or 1, K], float32; 0 where it is absent."""
-    hits = (rows == target[:, None]) & (target[:, None] >= 0)
-    place = tf.argmax(tf.cast(hits, tf.int32), axis=1) + 1
-    return tf.cast(tf.where(tf.reduce_any(hits, axis=1), place, 0), tf.float32)

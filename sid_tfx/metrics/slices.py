@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+COLD = "target:cold"
 SLICES = (
     "history:1-4", "history:5-9", "history:10+",
-    "target:cold", "target:1-9", "target:10-49", "target:50+",
+    COLD, "target:1-9", "target:10-49", "target:50+",
 )  # fmt: skip
 """By length of the history and by training events of the target; `cold` targets have none."""
 
@@ -33,7 +34,7 @@ def slice_masks(history_lengths: np.ndarray, target_events: np.ndarray) -> dict[
         "history:1-4": (lengths >= 1) & (lengths <= 4),
         "history:5-9": (lengths >= 5) & (lengths <= 9),
         "history:10+": lengths >= 10,
-        "target:cold": events == 0,
+        COLD: events == 0,
         "target:1-9": (events >= 1) & (events <= 9),
         "target:10-49": (events >= 10) & (events <= 49),
         "target:50+": events >= 50,

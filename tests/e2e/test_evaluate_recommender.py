@@ -1,5 +1,6 @@
 """`evaluate recommender` on a pushed servable: gRPC, this process and TFMA say the same."""
 
+import itertools
 import json
 
 import pytest
@@ -57,16 +58,21 @@ def test_grpc_gives_the_figures_of_the_model_in_process(records):
 
 
 def test_tfma_gives_the_same_figures(records, small_run):
-    record = measured(records["grpc"])[("servable", "generative", False, "item")]
+    found = measured(records["grpc"])
     metrics = small_run.summary["metrics"]
-    for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr"):
-        assert metrics[name.replace("@", "_at_")] == pytest.approx(record[name], abs=1e-6)
-    for name in SLICES:
-        if record[f"{name}/users"]:
-            value = record[f"{name}/ndcg@10"]
-            assert metrics[f"ndcg@10 {name}"] == pytest.approx(value, abs=1e-6)
+    for filtered, level in itertools.product((False, True), ("item", "sid")):
+        record = found["servable", "generative", filtered, level]
+        prefix = ("filtered_" if filtered else "") + ("sid_" if level == "sid" else "")
+        for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr"):
+            assert metrics[prefix + name] == pytest.approx(record[name], abs=1e-6), prefix + name
+    record = found["servable", "generative", False, "item"]
+    wanted = {f"ndcg@10 {name}": f"{name}/ndcg@10" for name in SLICES}
+    wanted["recall@10 target:cold"] = "target:cold/recall@10"
+    for name, of_slice in wanted.items():
+        if record[f"{of_slice.split('/')[0]}/users"]:
+            assert metrics[name] == pytest.approx(record[of_slice], abs=1e-6), name
         else:
-            assert f"ndcg@10 {name}" not in metrics
+            assert name not in metrics
 
 
 def test_differences_have_intervals(records):

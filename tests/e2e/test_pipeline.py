@@ -41,8 +41,14 @@ def test_both_flavours_are_pushed_with_a_warmup_file(small_run):
 def test_metrics_are_plausible(small_run):
     metrics = small_run.summary["metrics"]
     assert metrics["example_count"] == 500
-    assert 0 <= metrics["recall_at_5"] <= metrics["recall_at_10"] <= 1
-    assert metrics["ndcg_at_10"] <= metrics["recall_at_10"]
+    for prefix in ("", "sid_", "filtered_", "filtered_sid_"):
+        recall = metrics[f"{prefix}recall@10"]
+        assert 0 <= metrics[f"{prefix}recall@5"] <= recall <= 1
+        assert metrics[f"{prefix}ndcg@10"] <= recall
+    # Ads that share their codes share a place.
+    for name in ("recall@10", "ndcg@10", "mrr"):
+        assert metrics[name] <= metrics[f"sid_{name}"]
+        assert metrics[f"filtered_{name}"] <= metrics[f"filtered_sid_{name}"]
 
 
 def test_second_run_takes_every_stage_from_the_cache(small_run, tmp_path):

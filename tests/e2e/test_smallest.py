@@ -37,7 +37,7 @@ def test_three_ads_without_category_are_served(tmp_path):
     # The user with one event is trained on and not evaluated.
     assert found["metrics"]["example_count"] == 6
     # Three ads, twenty places: whatever the history, every ad is among the results.
-    assert found["metrics"]["recall_at_5"] == 1.0
+    assert found["metrics"]["recall@5"] == 1.0
 
 
 def test_a_log_with_nothing_to_learn_from_is_refused(tmp_path):

@@ -1,5 +1,7 @@
 """TFMA's ranking metrics are those of the library, whatever way Beam merges."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,63 +10,92 @@ from tensorflow_model_analysis.metrics import metric_types
 from tfx.types import standard_artifacts
 
 from pipeline.config import ModelGateConfig
+from pipeline.local_runner import Stage
 from pipeline.model_gate import eval_config
-from pipeline.ranking_metrics import NdcgAtK, RecallAtK, RecallOverPopularity, ReciprocalRank
-from pipeline.stage_lines import overall_metrics
-from sid_tfx.metrics.ranking import ndcg_at, recall_at, reciprocal_rank
+from pipeline.ranking_metrics import (
+    RANKS,
+    NdcgAtK,
+    RecallAtK,
+    RecallOverPopularity,
+    ReciprocalRank,
+)
+from pipeline.stage_lines import line, overall_metrics
+from sid_tfx.metrics.ranking import ndcg_at, ranking_metrics, recall_at, reciprocal_rank
 from sid_tfx.metrics.slices import SLICES, slice_masks
 
 pytestmark = pytest.mark.unit
 
-RANKS = np.array([1, 0, 11, 10, 3, 0, 2], np.float32)
-LENGTHS = np.array([1, 4, 5, 9, 10, 30, 2], np.float32)
-EVENTS = np.array([0, 1, 9, 10, 30, 50, 3], np.float32)
-POPULAR = np.array([0, 2, 0, 0, 30, 0, 1], np.float32)
+# What the signature answers for seven users.
+ANSWER = {
+    name: np.array(values, np.float32)
+    for name, values in {
+        "rank": [1, 0, 11, 10, 3, 0, 2],
+        "sid_rank": [1, 4, 9, 7, 3, 0, 2],
+        "filtered_rank": [1, 0, 8, 6, 2, 20, 0],
+        "filtered_sid_rank": [1, 3, 6, 4, 2, 12, 5],
+        "popularity_rank": [0, 2, 0, 0, 30, 0, 1],
+        "history_length": [1, 4, 5, 9, 10, 30, 2],
+        "target_popularity": [0, 1, 9, 10, 30, 50, 3],
+    }.items()
+}
+LENGTHS, EVENTS = ANSWER["history_length"], ANSWER["target_popularity"]
 
 
-def _value(metric, split):
+def _value(metric, split, answer=ANSWER):
     [computation] = metric.computations(eval_config=tfma.EvalConfig())
     combiner = computation.combiner
     parts = []
     for rows in split:
         accumulator = combiner.create_accumulator()
         for row in rows:
-            inputs = metric_types.StandardMetricInputs(
-                predictions={
-                    "rank": RANKS[row : row + 1],
-                    "popularity_rank": POPULAR[row : row + 1],
-                    "history_length": LENGTHS[row : row + 1],
-                    "target_popularity": EVENTS[row : row + 1],
-                }
-            )
+            predictions = {name: values[row : row + 1] for name, values in answer.items()}
+            inputs = metric_types.StandardMetricInputs(predictions=predictions)
             accumulator = combiner.add_input(accumulator, inputs)
         parts.append(accumulator)
     found = combiner.extract_output(combiner.merge_accumulators(parts))
     return next(iter(found.values()), None)
 
 
+@pytest.mark.parametrize("rank", RANKS)
 @pytest.mark.parametrize(
     "split", [[range(7)], [range(3), range(3, 7)], [[6, 0], [], [5, 4, 1, 2, 3]]]
 )
-def test_metrics_equal_the_library(split):
-    assert _value(RecallAtK(k=10), split) == pytest.approx(recall_at(RANKS, 10).mean())
-    assert _value(NdcgAtK(k=5), split) == pytest.approx(ndcg_at(RANKS, 5).mean())
-    assert _value(ReciprocalRank(), split) == pytest.approx(reciprocal_rank(RANKS).mean())
+def test_metrics_equal_the_library(split, rank):
+    ranks = ANSWER[rank]
+    assert _value(RecallAtK(k=10, rank=rank), split) == pytest.approx(recall_at(ranks, 10).mean())
+    assert _value(NdcgAtK(k=5, rank=rank), split) == pytest.approx(ndcg_at(ranks, 5).mean())
+    mrr = reciprocal_rank(ranks).mean()
+    assert _value(ReciprocalRank(rank=rank), split) == pytest.approx(mrr)
+
+
+def test_recall_stands_over_that_of_popularity():
     # Four hits against popularity's two.
-    assert _value(RecallOverPopularity(k=10), split) == pytest.approx(2.0)
+    assert _value(RecallOverPopularity(k=10), [range(4), range(4, 7)]) == pytest.approx(2.0)
+
+
+def test_a_rank_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="rank must be one of"):
+        RecallAtK(rank="popularity_rank")
+    older = {name: values for name, values in ANSWER.items() if name != "sid_rank"}
+    assert _value(RecallAtK(), [range(7)], older) > 0
+    with pytest.raises(ValueError, match=r"has no 'sid_rank'.*run\.cache=false"):
+        _value(RecallAtK(rank="sid_rank"), [range(7)], older)
 
 
 @pytest.mark.parametrize("name", SLICES)
 def test_slices_equal_the_library(name):
     mask = slice_masks(LENGTHS, EVENTS)[name]
-    metric = NdcgAtK(k=10, users=name)
-    assert _value(metric, [range(3), range(3, 7)]) == pytest.approx(ndcg_at(RANKS[mask], 10).mean())
     outside = [row for row in range(7) if not mask[row]]
-    assert _value(metric, [outside]) is None
+    for metric, gain in ((NdcgAtK, ndcg_at), (RecallAtK, recall_at)):
+        inside = metric(k=10, users=name, rank="filtered_rank")
+        want = gain(ANSWER["filtered_rank"][mask], 10).mean()
+        assert _value(inside, [range(3), range(3, 7)]) == pytest.approx(want)
+        assert _value(inside, [outside]) is None
 
 
 def test_metrics_come_back_from_their_config():
-    for metric in (NdcgAtK(k=5, users="target:cold"), ReciprocalRank(), RecallOverPopularity()):
+    sliced = NdcgAtK(k=5, users="target:cold", rank="filtered_sid_rank")
+    for metric in (sliced, RecallAtK(), ReciprocalRank(), RecallOverPopularity()):
         again = type(metric).from_config(metric.get_config())
         assert again.get_config() == metric.get_config()
 
@@ -73,11 +104,12 @@ def test_gate_thresholds_come_from_the_configuration():
     gate = ModelGateConfig(min_recall_at_10=0.03, min_recall_over_popularity=1.5)
     config = eval_config(gate)
     bounds = {
-        metric.config: metric.threshold.value_threshold.lower_bound.value
+        json.loads(metric.config)["name"]: metric.threshold.value_threshold.lower_bound.value
         for metric in config.metrics_specs[0].metrics
         if metric.HasField("threshold")
     }
-    assert sorted(bounds.values()) == [0.03, 1.5]
+    # Item level, plain: a limit on another figure would be another limit.
+    assert bounds == {"recall@10": 0.03, "recall@10_over_popularity": 1.5}
     assert [spec.signature_name for spec in config.model_specs] == ["evaluate"]
 
 
@@ -86,10 +118,7 @@ class Signature(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def evaluate(self, examples):
-        spec = {
-            name: tf.io.FixedLenFeature([], tf.float32)
-            for name in ("rank", "popularity_rank", "history_length", "target_popularity")
-        }
+        spec = {name: tf.io.FixedLenFeature([], tf.float32) for name in ANSWER}
         return tf.io.parse_example(examples, spec)
 
 
@@ -98,15 +127,14 @@ def test_the_evaluator_gives_the_figures_of_the_library(tmp_path):
     module = Signature()
     signatures = {"evaluate": module.evaluate, "serving_default": module.evaluate}
     tf.saved_model.save(module, str(tmp_path / "model"), signatures)
-    # No target is cold: a slice without users.
-    kept = EVENTS > 0
-    columns = np.stack([RANKS, POPULAR, LENGTHS, EVENTS], axis=1)[kept]
-    names = ("rank", "popularity_rank", "history_length", "target_popularity")
+    # No history is in the middle: a slice without users.
+    kept = (LENGTHS < 5) | (LENGTHS > 9)
+    answer = {name: values[kept] for name, values in ANSWER.items()}
     with tf.io.TFRecordWriter(str(tmp_path / "examples")) as writer:
-        for row in columns:
+        for row in range(kept.sum()):
             example = tf.train.Example()
-            for name, value in zip(names, row, strict=True):
-                example.features.feature[name].float_list.value.append(value)
+            for name, values in answer.items():
+                example.features.feature[name].float_list.value.append(values[row])
             writer.write(example.SerializeToString())
     config = eval_config(ModelGateConfig())
     tfma.run_model_analysis(
@@ -119,12 +147,17 @@ def test_the_evaluator_gives_the_figures_of_the_library(tmp_path):
     )
     artifact = standard_artifacts.ModelEvaluation()
     artifact.uri = str(tmp_path / "out")
-    found = overall_metrics(artifact)
-    ranks = RANKS[kept]
-    assert found["mrr"] == pytest.approx(reciprocal_rank(ranks).mean())
-    assert found["ndcg_at_10"] == pytest.approx(ndcg_at(ranks, 10).mean())
-    for name, mask in slice_masks(LENGTHS[kept], EVENTS[kept]).items():
+    want = {"example_count": kept.sum(), "recall@10_over_popularity": 1.5}
+    for prefix in ("", "sid_", "filtered_", "filtered_sid_"):
+        figures = ranking_metrics(answer[f"{prefix}rank"])
+        want |= {f"{prefix}{name}": value for name, value in figures.items()}
+    for name, mask in slice_masks(answer["history_length"], answer["target_popularity"]).items():
         if mask.any():
-            want = ndcg_at(ranks[mask], 10).mean()
-            assert found[f"ndcg@10 {name}"] == pytest.approx(want), name
-    assert "ndcg@10 target:cold" not in found
+            want[f"ndcg@10 {name}"] = ndcg_at(answer["rank"][mask], 10).mean()
+    want["recall@10 target:cold"] = 1.0
+    found = overall_metrics(artifact)
+    assert found == pytest.approx(want)
+    stage = Stage("Evaluator", 0.0, False, "", {"evaluation": [artifact]})
+    assert line(stage) == (
+        "ndcg@10 0.4262, ndcg@5 0.4262, recall@10 0.6, recall@10_over_popularity 1.5, recall@5 0.6"
+    )

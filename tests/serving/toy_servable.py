@@ -121,16 +121,25 @@ class ToyServable(tf.Module):
         }
         parsed = tf.io.parse_example(examples, spec)
         history = tf.sparse.to_dense(parsed["history"], default_value="")
-        top = self.recommend(history)["ad_ids"]
-        hit = tf.equal(top, parsed["target"][:, tf.newaxis])
-        rank = tf.where(tf.reduce_any(hit, 1), tf.argmax(tf.cast(hit, tf.int32), 1) + 1, 0)
         length = tf.reduce_sum(tf.cast(tf.not_equal(history, ""), tf.float32), axis=1)
-        popularity = tf.zeros_like(length)
+        seen = self._mask(history)
+        # No two ads have the same codes, and all are equally popular.
+        plain = self._rank(history, tf.zeros_like(seen), parsed["target"])
+        filtered = self._rank(history, seen, parsed["target"])
         return {
-            "rank": tf.cast(rank, tf.float32),
+            "rank": plain,
+            "sid_rank": plain,
+            "filtered_rank": filtered,
+            "filtered_sid_rank": filtered,
+            "popularity_rank": tf.zeros_like(length),
             "history_length": length,
-            "target_popularity": popularity,
+            "target_popularity": tf.zeros_like(length),
         }
+
+    def _rank(self, history: tf.Tensor, blocked: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        hit = tf.equal(self._top(self._query(history), blocked)["ad_ids"], target[:, tf.newaxis])
+        place = tf.range(1.0, K + 1.0)
+        return tf.reduce_sum(tf.where(hit, place, 0.0), axis=1)
 
 
 def save_toy(version_dir: Path, scratch: Path, offset: float) -> Path:

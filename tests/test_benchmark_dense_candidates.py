@@ -12,7 +12,8 @@ from benchmarks import dense_candidates
 pytestmark = pytest.mark.unit
 
 
-def test_every_subject_is_timed_and_its_recall_known(tmp_path):
+def test_every_subject_is_timed_and_its_recall_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(dense_candidates, "_QUERIES", 128)
     file = tmp_path / "d.json"
     arguments = ["--ads", 300, "--batch", 2, "--repeats", 1, "--recall", 0.8, "--beam", 8, "--k", 3]
     arguments += ["--exclusions", 4, "--json", file]

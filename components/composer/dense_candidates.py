@@ -34,6 +34,7 @@ _NAMES = {"scann": "ScaNN", "partitioned": "partitions"}
 _CURE = "servable.dense_index=exact needs none"
 # Half of them tune the indices, the others judge what was chosen.
 _USERS = 1024
+_FEWEST_USERS = 64
 _BATCH = 128
 
 
@@ -86,6 +87,15 @@ def dense_candidates(
     if asked == AUTO and len(catalog) < AUTO_FROM:
         reason = f"{len(catalog):,} ads, below {AUTO_FROM:,} an index hardly pays"
         return dict.fromkeys(FLAVOURS, _all_ads(asked, reason))
+    queries = user_queries(recommender, catalog, sequences, limits.max_history, seed)
+    if len(queries) < _FEWEST_USERS:
+        reason = (
+            f"{len(queries)} training users have a known ad, to measure an index takes at least "
+            f"{_FEWEST_USERS}"
+        )
+        if asked == INDEX:
+            raise Refused(f"Composer: no index for the dense candidates: {reason}; {_CURE}.")
+        return dict.fromkeys(FLAVOURS, _all_ads(asked, reason))
     try:
         selection = build_index(
             keras.ops.convert_to_numpy(recommender.item_vectors()),
@@ -96,7 +106,7 @@ def dense_candidates(
             recall_target=min_recall,
             similarity="dot_product",
             queries=_USERS // 2,
-            query_vectors=user_queries(recommender, catalog, sequences, limits.max_history, seed),
+            query_vectors=queries,
             seed=seed,
         )
     except ValueError as error:

@@ -117,9 +117,12 @@ class Generation:
         _run(IndexBuilderExecutor, inputs, outputs, settings)
 
     def _write_sequences(self) -> None:
-        split = self.folder / "sequences" / "Split-train"
-        split.mkdir(parents=True)
         histories = [[*self.catalog.ad_ids[list(HISTORY)], "gone"], [self.catalog.ad_ids[7]]]
+        self.write_sequences(self.folder / "sequences", histories)
+
+    def write_sequences(self, folder: Path, histories: list[list[str]]) -> None:
+        split = folder / "Split-train"
+        split.mkdir(parents=True)
         with tf.io.TFRecordWriter(str(split / "data.gz"), "GZIP") as writer:
             for user, history in enumerate(histories):
                 writer.write(_example({"user_id": f"u{user}", "history": history}))
@@ -264,9 +267,16 @@ def _everything(*args, **kwargs):
 
 @pytest.fixture(scope="module")
 def indexed(generation, tmp_path_factory):
+    """The servables with an index; it takes more users to tune one than the generation has."""
+    folder = tmp_path_factory.mktemp("indexed")
+    rng = np.random.default_rng(0)
+    histories = [list(generation.catalog.ad_ids[rng.integers(0, ADS, 4)]) for _ in range(80)]
+    generation.write_sequences(folder / "sequences", histories)
+    sequences = _at(standard_artifacts.Examples(), str(folder / "sequences"))
+    sequences.split_names = '["train"]'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense_candidates, "build_index", _everything)
-        return _compose(generation, tmp_path_factory.mktemp("indexed"), {"dense_index": "index"})
+        return _compose(generation, folder, {"dense_index": "index"}, sequences=[sequences])
 
 
 def _ask_hybrid(generation, model: str, scann: bool = False) -> dict[str, np.ndarray]:

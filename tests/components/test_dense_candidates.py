@@ -16,7 +16,7 @@ from sid_tfx.retrieval import Partitioned, Recall, ScaNN
 
 pytestmark = pytest.mark.unit
 
-ADS, USERS = 240, 40
+ADS, USERS = 240, 80
 LIMITS = WireLimits(max_history=5, max_k=4, max_exclude=3, beam_size=8)
 SMALL = {"hidden_size": 16, "num_heads": 2, "mlp_size": 32, "head_size": 16}
 
@@ -201,5 +201,14 @@ def test_what_cannot_be_done_is_refused_with_the_cure(model, catalog, sequences)
     small = SidRecommender.for_catalog(few, **SMALL)
     with pytest.raises(Refused, match=r"at least 32 candidates.*dense_index=exact"):
         _choose(small, few, _sequences(few), "index")
-    with pytest.raises(Refused, match=r"query_vectors must be.*dense_index=exact"):
-        _choose(model, catalog, sequences.users([]), "index")
+
+
+@pytest.mark.parametrize("users", [0, 63])
+def test_too_few_users_measure_no_index(model, catalog, sequences, users, monkeypatch):
+    few = sequences.users(range(users))
+    with pytest.raises(Refused, match=rf"{users} training users.*at least 64.*dense_index=exact"):
+        _choose(model, catalog, few, "index")
+    monkeypatch.setattr(dense, "AUTO_FROM", ADS)
+    for found in _choose(model, catalog, few, "auto").values():
+        assert found.index is None
+        assert f"{users} training users" in found.record["reason"]

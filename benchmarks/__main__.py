@@ -19,6 +19,7 @@ BENCHMARKS: Mapping[str, tuple[str, ...]] = {
         "--catalogue-size", "10000", "--catalogue-size", "1000000",
         "--repeats", "20", "--peer-repeats", "5",
     ),
+    "dense_candidates": ("--ads", "10000", "--ads", "100000", "--repeats", "20"),
     "serving": (),
     "serving_switches": ("--requests", "20000", "--switches", "5"),
     "serving_image": (),

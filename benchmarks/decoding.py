@@ -101,15 +101,18 @@ def candidate(size: int, shape: Shape) -> Candidate:
 
 
 def request(
-    decoder: SidDecoder, beam: int, batch: int, history_length: int, k: int, seed: int
-) -> Callable[[], np.ndarray]:
+    decoder: SidDecoder, beam: int, batch: int, history_length: int, k: int, seed: int,
+    mode: str = "generative",
+) -> Callable[[], np.ndarray]:  # fmt: skip
     """A call of `recommend` at this beam and batch, for other histories every time."""
 
-    @tf.function(input_signature=[tf.TensorSpec([batch, history_length], tf.int32)])
+    @tf.function(
+        input_signature=[tf.TensorSpec([batch, history_length], tf.int32)], autograph=False
+    )
     def recommend(rows: tf.Tensor) -> tf.Tensor:
         # Read when the graph is made: one decoder does for all beams.
         decoder.beam_size = beam
-        return decoder.recommend(rows, k).rows
+        return decoder.recommend(rows, k, mode).rows
 
     ads = decoder.trie.num_leaves
     rows = generated.histories(ads, batch * _REQUESTS, history_length, seed)

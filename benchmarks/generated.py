@@ -37,14 +37,25 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def catalog(
-    ads: int, levels: int = 3, codebook_size: int = 256, content_size: int = 16, seed: int = 0
+    ads: int,
+    levels: int = 3,
+    codebook_size: int = 256,
+    content_size: int = 16,
+    seed: int = 0,
+    embeddings: np.ndarray | None = None,
 ) -> SidCatalog:
-    """A catalogue whose codes are used unevenly, the commonest a few times the mean."""
+    """A catalogue whose codes are used unevenly, the commonest a few times the mean.
+
+    Its embeddings are noise of `content_size`, unless others are given.
+    """
     rng = np.random.default_rng(seed)
+    codes = _codes(rng, ads, levels, codebook_size)
+    if embeddings is None:
+        embeddings = rng.normal(size=(ads, content_size)).astype(np.float32)
     return SidCatalog.build(
         np.char.add("ad", np.char.zfill(np.arange(ads).astype(str), 8)),
-        _codes(rng, ads, levels, codebook_size),
-        rng.normal(size=(ads, content_size)).astype(np.float32),
+        codes,
+        embeddings,
         codebook_size=codebook_size,
     )
 

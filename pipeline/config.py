@@ -213,13 +213,18 @@ class RecommenderConfig(_Section):
 
 
 class ServableConfig(_Section):
-    """Maxima frozen into the servable's wire shapes."""
+    """Maxima frozen into the servable's wire shapes, and how hybrid mode answers."""
 
     max_history: PositiveInt = 20
     max_k: PositiveInt = 20
     max_exclude: PositiveInt = 64
     beam_size: PositiveInt = 50
     default_mode: Literal["generative", "hybrid"] = "generative"
+    dense_index: Literal["auto", "exact", "index"] = Field(
+        "auto",
+        description="finds hybrid mode's dense candidates: exact scores all ads, index asks ScaNN "
+        "or partitions, tuned to index.min_recall, auto takes the fastest",
+    )
 
 
 class ModelGateConfig(_Section):

@@ -194,6 +194,8 @@ def _delivery(
         index=index_builder.outputs["index"],
         index_blessing=index_builder.outputs["blessing"],
         sequences=data.sequences,
+        dense_min_recall=config.index.min_recall,
+        seed=config.seed,
         **config.servable.model_dump(),
     )
     evaluator = Evaluator(

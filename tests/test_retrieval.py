@@ -163,6 +163,20 @@ def test_vectors_are_what_was_indexed(make):
     np.testing.assert_array_equal(index.vectors(rows), _matrix()[rows])
 
 
+@EXACT_IN_EFFECT
+@pytest.mark.parametrize("batch", [None, 3])
+def test_a_search_in_a_graph_keeps_the_batch_size(make, batch):
+    index = make().index(_matrix())
+
+    @tf.function(input_signature=[tf.TensorSpec([batch, D])], autograph=False)
+    def search(queries):
+        scores, rows = index(queries, 5, tf.ones([N], tf.bool))
+        assert scores.shape.as_list() == rows.shape.as_list() == [batch, 5]
+        return rows
+
+    search.get_concrete_function()
+
+
 def test_cosine_ignores_lengths():
     candidates = _matrix()
     scaled = candidates * np.linspace(0.1, 9, N, dtype=np.float32)[:, None]

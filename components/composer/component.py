@@ -1,8 +1,9 @@
 """Composer: puts a generation's parts into the servables that are pushed.
 
 In: `tokenizer`, `recommender` (Model), `transform_graph`, `catalog`, `index`, `index_blessing`,
-`sequences` (Examples, split `train`: popularity).
-Out: `portable`, `scann` (Model, a SavedModel at `Format-Serving` each).
+`sequences` (Examples, split `train`: popularity, and users to tune an index with).
+Out: `portable`, `scann` (Model, a SavedModel at `Format-Serving` each). `assets.extra/sid_tfx.json`
+of each says under `dense_candidates` what finds the dense candidates of hybrid mode, and why.
 """
 
 from tfx import types
@@ -22,6 +23,9 @@ class ComposerSpec(component_spec.ComponentSpec):
         "max_exclude": component_spec.ExecutionParameter(type=int),
         "beam_size": component_spec.ExecutionParameter(type=int),
         "default_mode": component_spec.ExecutionParameter(type=str),
+        "dense_index": component_spec.ExecutionParameter(type=str),
+        "dense_min_recall": component_spec.ExecutionParameter(type=float),
+        "seed": component_spec.ExecutionParameter(type=int),
     }
     INPUTS = {
         "tokenizer": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -48,12 +52,17 @@ class Composer(base_component.BaseComponent):
         catalog: The ads and their semantic IDs.
         index: IndexBuilder's index over the catalogue's embeddings.
         index_blessing: The gate's verdict on it.
-        sequences: User sequences; the split `train` gives the popularity of ads.
+        sequences: User sequences; the split `train` gives the popularity of ads and the users.
         max_history: Newest ads of a history that are read.
         max_k: Ads returned.
         max_exclude: Ads that a request may exclude.
         beam_size: Prefixes kept while decoding.
         default_mode: `"generative"` or `"hybrid"`: what `recommend` does.
+        dense_index: What finds the dense candidates of hybrid mode: `"exact"` (all ads are scored),
+            `"index"` (ScaNN, for the portable servable the partitioned index) or `"auto"` (the
+            fastest that reaches the recall).
+        dense_min_recall: Recall against all ads scored that an index of them must reach.
+        seed: Draws the users that this index is tuned and judged with.
     """
 
     SPEC_CLASS = ComposerSpec
@@ -73,6 +82,9 @@ class Composer(base_component.BaseComponent):
         max_exclude: int = 64,
         beam_size: int = 50,
         default_mode: str = "generative",
+        dense_index: str = "auto",
+        dense_min_recall: float = 0.95,
+        seed: int = 0,
     ):
         super().__init__(
             ComposerSpec(
@@ -88,6 +100,9 @@ class Composer(base_component.BaseComponent):
                 max_exclude=max_exclude,
                 beam_size=beam_size,
                 default_mode=default_mode,
+                dense_index=dense_index,
+                dense_min_recall=dense_min_recall,
+                seed=seed,
                 portable=types.Channel(type=standard_artifacts.Model),
                 scann=types.Channel(type=standard_artifacts.Model),
             )

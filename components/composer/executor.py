@@ -19,6 +19,7 @@ from components.verdict import require_blessed
 
 if TYPE_CHECKING:
     from sid_tfx.catalog import SidCatalog
+    from sid_tfx.datasets.records import Sequences
 
 _MODEL_FOLDER = "Format-Serving"
 _NAMES = {"scann": "ScaNN", "partitioned": "partitions", "brute_force": "brute force"}
@@ -37,12 +38,15 @@ class Executor(base_executor.BaseExecutor):
         """Writes the portable and the ScaNN servable.
 
         Raises:
-            Refused: The index was not blessed, the parts are of different generations, or the
-                servable's limits do not fit them.
+            Refused: The index was not blessed, the parts are of different generations, the
+                servable's limits do not fit them, or no index for the dense candidates reaches its
+                recall.
         """
+        from components.composer.dense_candidates import dense_candidates
         from components.composer.preprocessing import TransformAds
         from sid_tfx.bundle import load_bundle
         from sid_tfx.catalog import SidCatalog
+        from sid_tfx.datasets.records import read_sequences
         from sid_tfx.export import Servable, WireLimits, custom_ops, save
         from sid_tfx.retrieval import load_index
 
@@ -62,12 +66,19 @@ class Executor(base_executor.BaseExecutor):
                 f"Composer: max_k is {exec_properties['max_k']}, but the index was built for at "
                 f"most {manifest['max_k']}; build it with a larger max_k."
             )
+        try:
+            limits = WireLimits(**{name: exec_properties[name] for name in _LIMITS})
+        except ValueError as error:
+            raise Refused(f"Composer: {error}") from error
+        train = artifact_utils.get_split_uri(input_dict["sequences"], "train")
+        sequences = read_sequences(os.path.join(train, "*"))
         parts = {
+            "limits": limits,
             "recommender": recommender,
             "tokenizer": tokenizer,
             "preprocess": TransformAds(uri["transform_graph"]),
             "catalog": catalog,
-            "popularity": popularity(input_dict["sequences"], catalog),
+            "popularity": popularity(sequences, catalog),
             "default_mode": exec_properties["default_mode"],
         }
         fingerprints = {
@@ -76,6 +87,15 @@ class Executor(base_executor.BaseExecutor):
             "index": manifest["fingerprint"],
             "recommender": recommender_metadata["fingerprint"],
         }
+        dense = dense_candidates(
+            exec_properties["dense_index"],
+            recommender,
+            catalog,
+            sequences,
+            limits,
+            exec_properties["dense_min_recall"],
+            exec_properties["seed"],
+        )
         for flavour in ("portable", "scann"):
             index, sid_index = (
                 load_index(
@@ -88,27 +108,29 @@ class Executor(base_executor.BaseExecutor):
             model = artifact_utils.get_single_instance(output_dict[flavour])
             path = path_utils.serving_model_dir(model.uri)
             try:
-                limits = WireLimits(**{name: exec_properties[name] for name in _LIMITS})
-                servable = Servable(**parts, limits=limits, index=index, sid_index=sid_index)
+                servable = Servable(
+                    **parts, index=index, sid_index=sid_index, dense_index=dense[flavour].index
+                )
             except ValueError as error:
                 raise Refused(f"Composer: {error}") from error
-            save(servable, path, {"fingerprints": fingerprints})
+            save(
+                servable,
+                path,
+                {"fingerprints": fingerprints, "dense_candidates": dense[flavour].record},
+            )
             own = custom_ops(path)
             if flavour == "portable" and own:
                 raise Refused(
                     f"Composer: the portable servable has {len(own)} operations that stock TF "
                     f"Serving lacks: {', '.join(own)}."
                 )
-            retrieval = _NAMES[index.kind]
-            set_summary(model, f"{len(catalog):,} ads, similar ads by {retrieval}, {_size(path)}")
+            retrieval = f"similar ads by {_NAMES[index.kind]}, {dense[flavour].summary}"
+            set_summary(model, f"{len(catalog):,} ads, {retrieval}, {_size(path)}")
 
 
-def popularity(sequences: list[types.Artifact], catalog: "SidCatalog") -> np.ndarray:
+def popularity(sequences: "Sequences", catalog: "SidCatalog") -> np.ndarray:
     """Returns how many training events name each catalogue row."""
-    from sid_tfx.datasets.records import read_sequences
-
-    split = artifact_utils.get_split_uri(sequences, "train")
-    histories = read_sequences(os.path.join(split, "*")).histories
+    histories = sequences.histories
     rows = catalog.rows(np.concatenate(histories)) if histories else np.zeros(0, np.int32)
     return np.bincount(rows[rows >= 0], minlength=len(catalog))
 

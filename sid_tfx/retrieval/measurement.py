@@ -47,12 +47,14 @@ class Recall:
 
 @dataclasses.dataclass(frozen=True)
 class Queries:
-    """Candidates that serve as queries, each left out of its own result: it would find itself.
+    """Queries whose true neighbours are known.
+
+    Where they are candidates, each is left out of its own result: it would find itself.
 
     Attributes:
         vectors: float32 [Q, D].
-        own: int32 [Q], the row that each one is.
-        neighbours: int32 [Q, k], rows of the true nearest others, best first; -1 past the last.
+        own: int32 [Q], the row that each one is; -1 where it is no candidate.
+        neighbours: int32 [Q, k], rows of the true nearest, best first; -1 past the last.
         kth: float32 [Q], score of the last of them.
     """
 
@@ -63,7 +65,7 @@ class Queries:
 
     @classmethod
     def make(cls, exact: BruteForce, rows: np.ndarray, k: int) -> Queries:
-        """Searches exactly for the neighbours of some rows.
+        """Searches exactly for the neighbours that some rows have among the others.
 
         Args:
             exact: Brute force; its identifiers are its rows.
@@ -72,8 +74,23 @@ class Queries:
         """
         rows = rows.astype(np.int32)
         vectors = exact.vectors(rows).numpy()
-        scores, neighbours = _search(exact, vectors, rows, min(k, max(1, exact.size - 1)))
-        return cls(vectors, rows, neighbours, scores[:, -1])
+        return cls._of(exact, vectors, rows, min(k, max(1, exact.size - 1)))
+
+    @classmethod
+    def of_vectors(cls, exact: BruteForce, vectors: np.ndarray, k: int) -> Queries:
+        """Searches exactly for the neighbours of vectors that are no candidates.
+
+        Args:
+            exact: As for `make`.
+            vectors: float32 [Q, D].
+            k: As for `make`.
+        """
+        return cls._of(exact, vectors, np.full(len(vectors), -1, np.int32), min(k, exact.size))
+
+    @classmethod
+    def _of(cls, exact: BruteForce, vectors: np.ndarray, own: np.ndarray, k: int) -> Queries:
+        scores, neighbours = _search(exact, vectors, own, k)
+        return cls(vectors, own, neighbours, scores[:, -1])
 
     @property
     def k(self) -> int:

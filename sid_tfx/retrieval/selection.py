@@ -18,11 +18,12 @@ from sid_tfx.retrieval.tuning import Trial, Tuned, tune_partitioned, tune_scann
 PORTABLE, SCANN = FLAVOURS = ("portable", "scann")
 """`portable` has core TensorFlow ops only; `scann` may hold ScaNN's as well."""
 
-KINDS = ("auto", "scann", "partitioned", "brute_force")
+KINDS = ("auto", "approximate", "scann", "partitioned", "brute_force")
 _APPROXIMATE: dict[str, tuple[type[ScaNN] | type[Partitioned], Any]] = {
     "partitioned": (Partitioned, tune_partitioned),
     "scann": (ScaNN, tune_scann),
 }
+# The first of each is the flavour's own.
 _FLAVOUR_KINDS = {PORTABLE: ("partitioned",), SCANN: ("scann", "partitioned")}
 _NAMES = {"scann": "ScaNN", "partitioned": "the partitioned index", "brute_force": "brute force"}
 # Near a tie, the exact index is the better one, and the choice should not turn with the timing.
@@ -71,25 +72,30 @@ def build_index(
     recall_target: float = 0.95,
     similarity: str = "cosine",
     queries: int = 512,
+    query_vectors: Any = None,
     seed: int = 0,
 ) -> Selection:
     """Tunes ScaNN and the portable partitioned index by measurement and chooses per flavour.
 
     Each takes the fastest of its settings that surely reaches the recall target on some of the
-    candidates as queries. `"auto"` then takes the faster of these and brute force; near a tie,
-    brute force. The recall of what was chosen is measured on other queries.
+    queries. `"auto"` then takes the faster of these and brute force; near a tie, brute force. The
+    recall of what was chosen is measured on other queries.
 
     Args:
         candidates: Finite floats [N, D].
         identifiers: Integers or strings [N]; by default the row.
         kind: `"auto"`, or the index to choose: `"scann"` (for the flavour that may hold it),
-            `"partitioned"`, `"brute_force"`.
+            `"partitioned"`, `"brute_force"`; `"approximate"` for each flavour's own, ScaNN or the
+            partitioned index.
         k: Neighbours that recall counts.
         max_k: Most candidates that any search will ask for, exclusions included.
         recall_target: Recall@k against brute force to reach, (0, 1].
         similarity: `"cosine"` or `"dot_product"`.
-        queries: Candidates drawn as queries for the tuning, and as many others for the choice's
-            recall; half of the candidates each where there are fewer.
+        queries: Queries drawn for the tuning, and as many others for the choice's recall; half of
+            what there is each where there are fewer.
+        query_vectors: Finite floats [M, D] of the kind that will be asked, where that is not the
+            candidates' own, to draw the queries from. By default the candidates are, each left out
+            of its own result.
         seed: Draws the queries.
 
     Returns:
@@ -97,7 +103,7 @@ def build_index(
 
     Raises:
         ValueError: if an argument is out of range, or the index asked for cannot be built over so
-            few candidates.
+            few candidates, or there are no query vectors.
 
     Example:
 
@@ -111,19 +117,17 @@ def build_index(
         raise ValueError(f"kind must be one of {KINDS}, got '{kind}'")
     if not 0 < recall_target <= 1:
         raise ValueError(f"recall_target must be in (0, 1], got {recall_target}")
-    if kind in _APPROXIMATE and (reason := _APPROXIMATE[kind][0].unsuited(len(candidates))):
-        raise ValueError(reason)
+    demanded = tuple(_APPROXIMATE) if kind == "approximate" else (kind,)
+    for name in demanded:
+        if name in _APPROXIMATE and (reason := _APPROXIMATE[name][0].unsuited(len(candidates))):
+            raise ValueError(reason)
     matrix = np.asarray(candidates, dtype=np.float32)
     exact = BruteForce(k, similarity, max(max_k, k + 1))
     exact.index(matrix)
-    order = np.random.default_rng(seed).permutation(len(matrix))
-    half = min(queries, (len(matrix) + 1) // 2)
-    tuning = Queries.make(exact, order[:half], k)
-    # A catalogue of one ad has no other queries.
-    judging = Queries.make(exact, order[half : 2 * half] if len(matrix) > 1 else order, k)
+    tuning, judging = _drawn(exact, query_vectors, queries, k, seed)
     tuned: dict[str, Tuned] = {}
     for name, (index_class, tune) in _APPROXIMATE.items():
-        wanted = kind in ("auto", name) or (kind == "scann" and name == "partitioned")
+        wanted = kind == "auto" or name in demanded or (kind == "scann" and name == "partitioned")
         if wanted and not index_class.unsuited(len(matrix)):
             tuned[name] = tune(matrix, tuning, max(max_k, k + 1), recall_target, similarity)
     # Once more, in turns with each other: the best of several trials had luck.
@@ -151,6 +155,28 @@ def build_index(
     )
 
 
+def _drawn(
+    exact: BruteForce, vectors: Any, queries: int, k: int, seed: int
+) -> tuple[Queries, Queries]:
+    """Queries for the tuning, and others: of the vectors, or of the candidates where None."""
+    if vectors is not None:
+        vectors = np.asarray(vectors, np.float32)
+        if vectors.ndim != 2 or not len(vectors):
+            raise ValueError(
+                f"query_vectors must be a non-empty [M, D] matrix, got shape {vectors.shape}"
+            )
+    size = exact.size if vectors is None else len(vectors)
+    order = np.random.default_rng(seed).permutation(size)
+    half = min(queries, (size + 1) // 2)
+    # Where there is a single query, there are no others.
+    parts = order[:half], order[half : 2 * half] if size > 1 else order
+    if vectors is None:
+        tuning, judging = (Queries.make(exact, rows, k) for rows in parts)
+    else:
+        tuning, judging = (Queries.of_vectors(exact, vectors[rows], k) for rows in parts)
+    return tuning, judging
+
+
 def _choose(
     flavour: str,
     kind: str,
@@ -168,6 +194,8 @@ def _choose(
         for name in possible
     )
     numbers = f"{numbers}; {exact}" if possible else exact
+    if kind == "approximate":
+        return possible[0], f"{numbers}: an index was asked for."
     if kind in possible or kind == "brute_force":
         return kind, f"{numbers}: '{kind}' was asked for."
     if not possible:

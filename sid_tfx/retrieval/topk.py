@@ -165,11 +165,14 @@ class TopK(tf.Module, abc.ABC):
                 f"this index was built for searches of at most {self.max_k} candidates, got k={k}; "
                 "build it with a larger `max_k`"
             )
-        scores, rows = self._search(self._prepared(queries), min(k, size), live)
+        queries = self._prepared(queries)
+        scores, rows = self._search(queries, min(k, size), live)
         missing = k - tf.shape(scores)[1]
         scores = tf.pad(scores, [[0, 0], [0, missing]], constant_values=PADDING_SCORE)
         rows = tf.pad(rows, [[0, 0], [0, missing]], constant_values=-1)
-        scores, rows = tf.ensure_shape(scores, [None, k]), tf.ensure_shape(rows, [None, k])
+        # ScaNN's op forgets the batch size, where one is known: callers compare rows with theirs.
+        shape = [queries.shape[0], k]
+        scores, rows = tf.ensure_shape(scores, shape), tf.ensure_shape(rows, shape)
         found = rows >= 0
         ids = tf.gather(self.identifiers, tf.maximum(rows, 0))
         padding = tf.constant("" if ids.dtype == tf.string else -1, ids.dtype)

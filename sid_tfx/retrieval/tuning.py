@@ -69,7 +69,7 @@ def tune_scann(
 
     Args:
         candidates: float32 [N, D], N >= `ScaNN.MIN_CANDIDATES`.
-        queries: Some of the candidates; their neighbours count.
+        queries: Of the kind that will be asked.
         max_k: Most candidates that any search will ask for.
         target: Recall to reach.
         similarity: `"dot_product"` or `"cosine"`.
@@ -107,7 +107,7 @@ def tune_partitioned(
 
     Args:
         candidates: float32 [N, D], N >= `Partitioned.MIN_CANDIDATES`.
-        queries: Some of the candidates; their neighbours count.
+        queries: Of the kind that will be asked.
         max_k: Most candidates that any search will ask for.
         target: Recall to reach.
         similarity: `"dot_product"` or `"cosine"`.

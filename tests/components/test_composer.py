@@ -1,7 +1,9 @@
 """Composer on a small generation made the pipeline's way: what it builds and what it refuses."""
 
+import dataclasses
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from tfx_bsl.public import tfxio
 
 from components.artifacts import IndexBlessing, SidIndex, get_summary
 from components.artifacts import SidCatalog as SidCatalogArtifact
-from components.composer import Composer
+from components.composer import Composer, dense_candidates
 from components.composer.executor import Executor
 from components.composer.generation import check_generation
 from components.index_builder.executor import Executor as IndexBuilderExecutor
@@ -32,8 +34,9 @@ from sid_tfx.datasets import fields
 from sid_tfx.datasets.ads import AdTable, load_ads
 from sid_tfx.datasets.market import make_market
 from sid_tfx.datasets.preprocessor import AdPreprocessor
-from sid_tfx.export import custom_ops, read_manifest
+from sid_tfx.export import SERVABLE_SET_FILE, custom_ops, read_manifest, write_servable_set
 from sid_tfx.recommender import SidRecommender
+from sid_tfx.retrieval import build_index
 from sid_tfx.tokenizer import SidTokenizer
 from tests import fresh_process
 
@@ -42,6 +45,12 @@ pytestmark = pytest.mark.unit
 ADS = 90
 VOCABULARIES = fields.VocabularyLimits(text=200, text_min_count=1)
 LIMITS = {"max_history": 5, "max_k": 4, "max_exclude": 3, "beam_size": 30}
+DEFAULTS = {
+    "default_mode": "generative",
+    "dense_index": "auto",
+    "dense_min_recall": 0.9,
+    "seed": 0,
+}
 HISTORY = (0, 7, 7, 3)
 
 
@@ -108,9 +117,12 @@ class Generation:
         _run(IndexBuilderExecutor, inputs, outputs, settings)
 
     def _write_sequences(self) -> None:
-        split = self.folder / "sequences" / "Split-train"
-        split.mkdir(parents=True)
         histories = [[*self.catalog.ad_ids[list(HISTORY)], "gone"], [self.catalog.ad_ids[7]]]
+        self.write_sequences(self.folder / "sequences", histories)
+
+    def write_sequences(self, folder: Path, histories: list[list[str]]) -> None:
+        split = folder / "Split-train"
+        split.mkdir(parents=True)
         with tf.io.TFRecordWriter(str(split / "data.gz"), "GZIP") as writer:
             for user, history in enumerate(histories):
                 writer.write(_example({"user_id": f"u{user}", "history": history}))
@@ -170,7 +182,7 @@ def _compose(generation: Generation, folder: Path, settings=None, **changes):
         flavour: [_at(standard_artifacts.Model(), str(folder / flavour))]
         for flavour in ("portable", "scann")
     }
-    settings = {**LIMITS, "default_mode": "generative", **(settings or {})}
+    settings = {**LIMITS, **DEFAULTS, **(settings or {})}
     _run(Executor, {**generation.inputs, **changes}, outputs, settings)
     return {flavour: models[0] for flavour, models in outputs.items()}
 
@@ -237,6 +249,102 @@ def test_the_manifest_names_all_four_parts(generation, composed):
         assert fingerprints["catalog"] == generation.catalog.fingerprint
 
 
+def _everything(*args, **kwargs):
+    """The indices that tuning chose, made to search all there is: then their answers are exact."""
+    selection = build_index(*args, **kwargs)
+
+    def full(choice):
+        if choice.index.kind == "scann":
+            return choice.index.retuned(choice.index.get_config()["num_leaves"], ADS)
+        return choice.index.retuned(choice.index.partitions)
+
+    choices = {
+        flavour: dataclasses.replace(choice, index=full(choice))
+        for flavour, choice in selection.choices.items()
+    }
+    return dataclasses.replace(selection, choices=choices)
+
+
+@pytest.fixture(scope="module")
+def indexed(generation, tmp_path_factory):
+    """The servables with an index; it takes more users to tune one than the generation has."""
+    folder = tmp_path_factory.mktemp("indexed")
+    rng = np.random.default_rng(0)
+    histories = [list(generation.catalog.ad_ids[rng.integers(0, ADS, 4)]) for _ in range(80)]
+    generation.write_sequences(folder / "sequences", histories)
+    sequences = _at(standard_artifacts.Examples(), str(folder / "sequences"))
+    sequences.split_names = '["train"]'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense_candidates, "build_index", _everything)
+        return _compose(generation, folder, {"dense_index": "index"}, sequences=[sequences])
+
+
+def _ask_hybrid(generation, model: str, scann: bool = False) -> dict[str, np.ndarray]:
+    """What a fresh process answers in hybrid mode, with and without exclusions and filter."""
+    ids = generation.catalog.ad_ids
+    history = np.array([[*ids[[4, 8, 15, 16]], ""]] * 3 + [[*ids[[1]], *[""] * 4]], object)
+    exclude = np.array([[""] * 3, list(ids[[23, 42, 7]]), list(ids[[1, 2, 3]]), [""] * 3], object)
+    request = {
+        "history": history,
+        "exclude_ad_ids": exclude,
+        "filter_seen": np.array([False, True, True, False]),
+        "mode": np.array(["hybrid"] * 4, object),
+    }
+    [answer] = fresh_process.run(model, [("recommend_filtered", request)], "session", scann)
+    assert (answer["count"] == LIMITS["max_k"]).all()
+    for row in range(4):
+        banned = {*exclude[row], *(history[row] if request["filter_seen"][row] else [])}
+        assert not {ad.decode() for ad in answer["ad_ids"][row]} & banned
+    return answer
+
+
+@pytest.mark.parametrize("flavour", ["portable", "scann"])
+def test_an_index_over_all_ads_answers_as_all_ads_scored(generation, composed, indexed, flavour):
+    """In a fresh process, from a servable that holds the vectors in an index and nowhere else."""
+    exact = _ask_hybrid(generation, _model(composed, "portable"))
+    found = _ask_hybrid(generation, _model(indexed, flavour), scann=flavour == "scann")
+    np.testing.assert_array_equal(found["ad_ids"], exact["ad_ids"])
+    # One number a request is between the scores: what the softmax of the dense side sums over.
+    shift = found["scores"] - exact["scores"]
+    np.testing.assert_allclose(shift, np.repeat(shift[:, :1], LIMITS["max_k"], axis=1), atol=1e-4)
+    kind = {"portable": "partitioned", "scann": "scann"}[flavour]
+    for models, has_index in ((indexed, True), (composed, False)):
+        names = [
+            name
+            for name, _ in tf.train.list_variables(
+                os.path.join(_model(models, flavour), "variables", "variables")
+            )
+        ]
+        assert any(name.startswith("decoder/index/") for name in names) == has_index
+        assert any(name.startswith("decoder/item_vectors/") for name in names) != has_index
+        record = read_manifest(_model(models, flavour))["dense_candidates"]
+        assert record["kind"] == (kind if has_index else "brute_force")
+        assert record["asked"] == ("index" if has_index else "auto")
+    assert read_manifest(_model(indexed, flavour))["dense_candidates"]["recall@50"] >= 0.9
+    name = {"portable": "partitions", "scann": "ScaNN"}[flavour]
+    assert f"dense candidates by {name}, recall@50" in get_summary(indexed[flavour])
+    assert "dense candidates by brute force" in get_summary(composed[flavour])
+
+
+def test_a_portable_servable_with_an_index_has_core_ops_only(indexed):
+    assert custom_ops(_model(indexed, "portable")) == []
+    assert custom_ops(_model(indexed, "scann"))
+
+
+def test_an_index_returns_no_ad_that_is_switched_off(generation, indexed, tmp_path):
+    shown = _ask_hybrid(generation, _model(indexed, "portable"))["ad_ids"]
+    live = np.ones(ADS, bool)
+    live[generation.catalog.rows(np.char.decode(shown.astype(bytes)))] = False
+    # Most of the others are off too: the index looks past them.
+    live[np.flatnonzero(live)[20:]] = False
+    published = tmp_path / "published"
+    shutil.copytree(_model(indexed, "portable"), published)
+    fingerprint = generation.catalog.fingerprint
+    write_servable_set(str(published / SERVABLE_SET_FILE), live, fingerprint)
+    answer = _ask_hybrid(generation, str(published))
+    assert live[generation.catalog.rows(np.char.decode(answer["ad_ids"].astype(bytes)))].all()
+
+
 def test_an_unblessed_index_is_refused(generation, tmp_path):
     check = Check("recall@10", 0.5, 0.9, False, "ScaNN finds 0.500, the limit is at least 0.9")
     write_verdict(str(tmp_path / "verdict"), "IndexBuilder", [check])
@@ -260,6 +368,7 @@ def test_an_index_of_another_catalogue_is_refused(generation, tmp_path):
         ({"max_k": 9}, "max_k is 9, but the index was built for at most 4"),
         ({"beam_size": 2}, "beam_size=2 must be at least max_k=4"),
         ({"default_mode": "both"}, "default_mode must be one of"),
+        ({"dense_index": "both"}, "dense_index must be one of"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(generation, tmp_path, settings, message):
@@ -295,7 +404,9 @@ def test_a_mix_of_generations_is_refused(changes, message):
 
 def test_the_component_wires_its_artifacts(generation):
     channels = {name: channel_utils.as_channel(value) for name, value in generation.inputs.items()}
-    component = Composer(**channels, max_k=7)
+    component = Composer(**channels, max_k=7, dense_index="index")
     assert component.outputs["portable"].type is standard_artifacts.Model
     assert component.outputs["scann"].type is standard_artifacts.Model
     assert component.exec_properties["max_k"] == 7
+    assert component.exec_properties["dense_index"] == "index"
+    assert component.exec_properties["dense_min_recall"] == 0.95

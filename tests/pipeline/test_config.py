@@ -36,6 +36,7 @@ def test_override_reaches_a_section_the_file_lacks():
         ("tokenizer.levels=0", ["tokenizer.levels", "0", "greater than or equal to 1"]),
         ("tokenizer.levels=many", ["tokenizer.levels", "'many'"]),
         ("data.split=random", ["data.split", "leave_one_out", "global_time", "all"]),
+        ("servable.dense_index=scann", ["servable.dense_index", "auto", "exact", "index"]),
         ("name=My Run", ["name", "My Run"]),
         ("novalue", ["--set", "key.path=value"]),
         ("seed.deep=1", ["seed", "deep"]),

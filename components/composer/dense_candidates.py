@@ -169,11 +169,13 @@ def _chosen(asked: str, choice: Choice, k: int, min_recall: float) -> DenseCandi
         if asked == INDEX:
             raise Refused(f"Composer: {missed}; {_CURE}.")
         return _all_ads(asked, missed)
+    # Rounded once, so that record and summary agree.
+    recall = round(recall, 4)
     record = {
         "asked": asked,
         "kind": kind,
         "reason": choice.reason,
-        f"recall@{k}": round(recall, 4),
+        f"recall@{k}": recall,
         "recall_error": round(choice.recall.error, 4),
         "milliseconds": round(choice.milliseconds, 4),
         "parameters": choice.index.get_config(),

@@ -298,6 +298,7 @@ def _ask_hybrid(generation, model: str, scann: bool = False) -> dict[str, np.nda
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flavour", ["portable", "scann"])
 def test_an_index_over_all_ads_answers_as_all_ads_scored(generation, composed, indexed, flavour):
     """In a fresh process, from a servable that holds the vectors in an index and nowhere else."""

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from benchmarks import common, generated
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.datasets.sequences import SequenceBatches, Sequences, TargetBatches
+from sid_tfx.datasets.batches import SequenceBatches, TargetBatches
+from sid_tfx.datasets.sequences import Sequences
 from sid_tfx.recommender import SidRecommender
 
 _MOST_HISTORY = 50

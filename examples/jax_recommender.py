@@ -23,7 +23,8 @@ import numpy as np
 
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.ads import load_ads, load_events
-from sid_tfx.datasets.sequences import SequenceBatches, SequenceSplits, leave_one_out
+from sid_tfx.datasets.batches import SequenceBatches
+from sid_tfx.datasets.sequences import SequenceSplits, leave_one_out
 from sid_tfx.evaluation import ExhaustiveRecommender, choose_dense_weight, evaluate
 from sid_tfx.metrics.sid_quality import group_sizes
 from sid_tfx.recommender import SidRecommender
@@ -50,15 +51,9 @@ def read(settings: argparse.Namespace) -> tuple[SidCatalog, SequenceSplits]:
 def train(
     recommender: SidRecommender, splits: SequenceSplits, settings: argparse.Namespace
 ) -> keras.callbacks.History:
-    """Trains as the pipeline does, in batches of one shape."""
+    """Trains as the pipeline does."""
     batches = SequenceBatches(
-        splits.train,
-        _MAX_HISTORY,
-        settings.batch_users * _MAX_HISTORY,
-        settings.seed,
-        deletion=0.2,
-        # One shape to compile.
-        lengths=[_MAX_HISTORY],
+        splits.train, _MAX_HISTORY, settings.batch_positions, settings.seed, deletion=0.2
     )
     steps = settings.epochs * len(batches)
     warmup = steps // 20
@@ -115,7 +110,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--batch-users", type=int, default=256)
+    parser.add_argument("--batch-positions", type=int, default=2048)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--validation-users", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)

@@ -19,10 +19,11 @@ import numpy as np
 from sid_tfx.baselines import ItemKnn, Popularity
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.ads import AdTable, load_ads, load_events
+from sid_tfx.datasets.batches import SequenceBatches
 from sid_tfx.datasets.market import write_sample
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.datasets.preprocessor import AdPreprocessor
-from sid_tfx.datasets.sequences import SequenceBatches, SequenceSplits, leave_one_out
+from sid_tfx.datasets.sequences import SequenceSplits, leave_one_out
 from sid_tfx.datasets.swing import swing_pairs
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import (

@@ -184,9 +184,6 @@ class RecommenderConfig(_Section):
     )
     epochs: PositiveInt = Field(20, description="at most; the best on validation users is kept")
     batch_positions: PositiveInt = Field(2048, description="positions per step, all trained on")
-    parts: PositiveInt = Field(
-        8, description="batches that make up a step, each of histories of one length"
-    )
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup_share: Share = Field(
         0.05, description="of all steps; then cosine decay to 2%; 0 keeps the rate constant"

@@ -8,7 +8,8 @@ import keras
 
 from pipeline.config import RecommenderConfig
 from pipeline.training import progress
-from sid_tfx.datasets.sequences import EvaluationSet, SequenceBatches, Sequences, TargetBatches
+from sid_tfx.datasets.batches import SequenceBatches, TargetBatches
+from sid_tfx.datasets.sequences import EvaluationSet, Sequences
 from sid_tfx.evaluation import Recommender
 from sid_tfx.validation import RankingValidation
 
@@ -41,10 +42,9 @@ def train_recommender(
         Keras' history.
     """
     batches_of = TargetBatches if getattr(model, "one_target", False) else SequenceBatches
-    # Histories in a batch have one length, which saves padding; a step sees several lengths.
-    positions = max(settings.batch_positions // settings.parts, settings.max_history)
-    batches = batches_of(train, settings.max_history, positions, seed, settings.deletion)
-    # Keras' schedules count batches, whatever makes up a step.
+    batches = batches_of(
+        train, settings.max_history, settings.batch_positions, seed, settings.deletion
+    )
     steps = settings.epochs * len(batches)
     warmup_steps = int(settings.warmup_share * steps)
     rate: float | keras.optimizers.schedules.LearningRateSchedule = settings.learning_rate
@@ -62,9 +62,7 @@ def train_recommender(
         weight_decay=settings.weight_decay,
         global_clipnorm=1.0,
         use_ema=averaged,
-        # Keras moves the averages at every batch.
-        ema_momentum=(settings.ema_momentum or 0.0) ** (1 / settings.parts),
-        gradient_accumulation_steps=settings.parts if settings.parts > 1 else None,
+        ema_momentum=settings.ema_momentum or 0.0,
     )
     # XLA on a CPU hardly uses a second core; JAX has nothing else.
     model.compile(optimizer, jit_compile=keras.backend.backend() != "tensorflow")

@@ -14,7 +14,7 @@ from sid_tfx.catalog import SidCatalog
 from sid_tfx.context import EventContext
 from sid_tfx.layers import CatalogSoftmax, ContextEmbedding, DenseHead
 from sid_tfx.layers.dense_head import cross_entropy
-from sid_tfx.layers.history import history_rows, pack_history
+from sid_tfx.layers.history import history_rows, next_rows, read_histories
 from sid_tfx.transformer import SeededLayers
 
 _ARCHITECTURE_ARGUMENTS = (
@@ -247,14 +247,14 @@ class SidRecommender(keras.Model):
 
         Args:
             histories: int32 `[B, T]` or `[B, T, 1 + C]`, `T <= max_history` (longer ones are cut
-                to the newest).
+                to the newest); or a batch of `SequenceBatches`, several histories in a row.
             training: Whether to drop.
         """
         return self.architecture.read(self._inputs(histories, training), training)
 
     def _inputs(self, histories: Any, training: bool = False) -> AdInputs:
         """What is known of the ads of the histories, moved to the left."""
-        histories = pack_history(histories, self.max_history)
+        histories, segments = read_histories(histories, self.max_history)
         rows = history_rows(histories)
         kept = None
         if training and self.item_dropout:
@@ -265,11 +265,12 @@ class SidRecommender(keras.Model):
             rows,
             ops.take(self.ad_codes, rows, axis=0),
             ops.take(self.ad_content, rows, axis=0),
-            self._further_vectors(histories, training),
+            self._further_vectors(histories, training, segments),
             kept,
+            segments,
         )
 
-    def _further_vectors(self, histories: Any, training: bool) -> Any:
+    def _further_vectors(self, histories: Any, training: bool, segments: Any) -> Any:
         """Id vectors plus context of packed histories, `[B, T, hidden_size]`, or None."""
         rows, fields = history_rows(histories), len(self.context.sizes)
         vectors = None if self.id_vectors is None else ops.take(self.id_vectors, rows, axis=0)
@@ -285,7 +286,7 @@ class SidRecommender(keras.Model):
             ids = histories[..., 1:]
         else:
             ids = ops.zeros((*ops.shape(rows), fields), "int32")
-        context = self.context_embedding(ids, training=training)
+        context = self.context_embedding(ids, training=training, segments=segments)
         return context if vectors is None else vectors + context
 
     def user_state(self, histories: Any) -> Any:
@@ -365,18 +366,19 @@ class SidRecommender(keras.Model):
         """Mean over all targets of the code losses plus the weighted dense loss.
 
         Args:
-            x: The histories, int32 `[B, T]` or `[B, T, 1 + C]`.
+            x: The histories, as `call` takes them.
             y: Targets of the histories, int32 `[B]` of row + 1; None where each ad of a history
                 is the target of the ads before it.
             y_pred: The states that `call` returned.
             sample_weight: Ignored.
             training: Whether to drop.
         """
-        rows = history_rows(pack_history(x, self.max_history))
+        histories, segments = read_histories(x, self.max_history)
+        rows = history_rows(histories)
         if y is None:
             codes = ops.take(self.ad_codes, rows, axis=0)
             logits, states = self.architecture.sequence_logits(y_pred, codes, training)
-            targets = ops.reshape(rows[:, 1:], (-1,))
+            targets = ops.reshape(next_rows(rows, segments), (-1,))
         else:
             targets = ops.cast(y, "int32")
             codes = ops.take(self.ad_codes, targets, axis=0)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from sid_tfx.architectures import ARCHITECTURES
-from sid_tfx.datasets.sequences import SequenceBatches, TargetBatches
+from sid_tfx.datasets.batches import SequenceBatches, TargetBatches
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.refresh import refresh_recommender

@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sid_tfx.context import EventContext
-from sid_tfx.datasets.sequences import (
-    SequenceBatches,
-    Sequences,
-    TargetBatches,
-    global_time,
-    leave_one_out,
-)
+from sid_tfx.datasets.batches import SequenceBatches, TargetBatches
+from sid_tfx.datasets.sequences import Sequences, global_time, leave_one_out
 from sid_tfx.export.context import histories_in_context
 
 pytestmark = pytest.mark.unit
@@ -147,19 +142,38 @@ def test_context_does_not_depend_on_the_order_of_the_log(split):
     np.testing.assert_array_equal(one.test.histories(), other.test.histories())
 
 
-def test_batches_have_the_context_beside_the_rows():
+def test_one_target_batches_have_the_context_beside_the_rows():
     columns = log(60, seed=1)
     plain = leave_one_out(**columns).train
-    for kind in (SequenceBatches, TargetBatches):
-        for one, other in zip(
-            kind(plain, 6, 24), kind(plain.in_context(EVERYTHING), 6, 24), strict=True
-        ):
-            np.testing.assert_array_equal(other[0][..., 0], one[0])
-            assert other[0].shape == (*one[0].shape, 4)
-            assert other[0].dtype == np.int32
-            assert not other[0][one[0] == 0].any(), "nothing is known past the last ad"
-            assert not other[0][:, 0, 1].any(), "the first ad that is read has no gap"
-            np.testing.assert_array_equal(other[1:], one[1:])
+    for one, other in zip(
+        TargetBatches(plain, 6, 24),
+        TargetBatches(plain.in_context(EVERYTHING), 6, 24),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(other[0][..., 0], one[0])
+        assert other[0].shape == (*one[0].shape, 4)
+        assert other[0].dtype == np.int32
+        assert not other[0][one[0] == 0].any(), "nothing is known past the last ad"
+        assert not other[0][:, 0, 1].any(), "the first ad that is read has no gap"
+        np.testing.assert_array_equal(other[1:], one[1:])
+
+
+def test_packed_batches_have_the_context_that_each_history_has_alone():
+    columns = log(60, seed=1)
+    plain = leave_one_out(**columns).train
+    known = plain.in_context(EVERYTHING)
+    batches = SequenceBatches(known, 6, 24)
+    found = []
+    for (one,), (other,) in zip(SequenceBatches(plain, 6, 24), batches, strict=True):
+        np.testing.assert_array_equal(other["histories"][..., 0], one["histories"])
+        np.testing.assert_array_equal(other["segments"], one["segments"])
+        assert other["histories"].dtype == np.int32
+        for row, part in zip(other["histories"], other["segments"], strict=True):
+            assert not row[part == 0].any(), "nothing is known past the last ad"
+            found += [row[part == number].tolist() for number in range(1, part.max() + 1)]
+    pieces = batches.pieces
+    want = [row[row[:, 0] > 0].tolist() for row in pieces.padded(6)]
+    assert sorted(found) == sorted(want)
 
 
 def test_a_log_says_what_can_be_read():

@@ -83,7 +83,7 @@ def test_a_recommender_is_trained_and_measured_on_jax_without_tensorflow(tmp_pat
     out = tmp_path / "out.json"
     given = {"ads": ads, "events": events, "codes": tmp_path / "codes.npz", "json": out}
     given["model"] = tmp_path / "model.keras"
-    small = ["--codebook-size=16", "--hidden-size=32", "--epochs=2", "--batch-users=64"]
+    small = ["--codebook-size=16", "--hidden-size=32", "--epochs=2", "--batch-positions=640"]
     done = subprocess.run(
         [sys.executable, ON_JAX, *(f"--{name}={path}" for name, path in given.items()), *small],
         env={

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.datasets.sequences import SequenceBatches
+from sid_tfx.datasets.batches import SequenceBatches
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import GenerativeRecommender, choose_dense_weight, evaluate
 from sid_tfx.layers import AdEmbedding, CausalBlock, DenseHead, LevelHead, MaskedAttention

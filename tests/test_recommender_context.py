@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from sid_tfx.context import EventContext
-from sid_tfx.datasets.sequences import SequenceBatches, leave_one_out
+from sid_tfx.datasets.batches import SequenceBatches
+from sid_tfx.datasets.sequences import leave_one_out
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import GenerativeRecommender
 from sid_tfx.layers import ContextEmbedding

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from sid_tfx.baselines import SasRec
-from sid_tfx.datasets.sequences import SequenceBatches, Sequences
+from sid_tfx.datasets.batches import SequenceBatches
+from sid_tfx.datasets.sequences import Sequences
 
 pytestmark = pytest.mark.unit
 

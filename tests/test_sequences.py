@@ -1,17 +1,11 @@
-"""Splits without leakage and batches that train on every event."""
+"""Splits without leakage."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_tfx.datasets.sequences import (
-    SequenceBatches,
-    Sequences,
-    TargetBatches,
-    global_time,
-    leave_one_out,
-)
+from sid_tfx.datasets.sequences import Sequences, global_time, leave_one_out
 
 pytestmark = pytest.mark.unit
 
@@ -109,103 +103,6 @@ def test_padded_keeps_the_newest_on_the_left():
     assert sequences.popularity(10).tolist() == [1, 0, 0, 1, 0, 0, 0, 1, 1, 1]
 
 
-def random_sequences(seed, count=200, longest=40):
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(0, longest, count)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Sequences(offsets, np.arange(offsets[-1], dtype=np.int32), np.zeros(offsets[-1]))
-
-
-@settings(deadline=None, max_examples=10)
-@given(st.integers(0, 2**16))
-def test_batches_hold_every_event_once(seed):
-    sequences = random_sequences(seed)
-    batches = SequenceBatches(sequences, max_history=16, positions=64, seed=seed)
-    seen = []
-    for i in range(len(batches)):
-        (rows,) = batches[i]
-        assert rows.dtype == np.int32
-        assert rows.size <= 64
-        filled = rows > 0
-        assert (filled[:, 0] & filled[:, 1]).all()
-        # Right-padded, and each row a run of consecutive events.
-        assert (np.diff(filled.astype(int), axis=1) <= 0).all()
-        assert (np.diff(rows, axis=1)[filled[:, 1:]] == 1).all()
-        seen += (rows[filled] - 1).tolist()
-    assert len(seen) == len(set(seen))
-    # Only pieces of a single ad, from which nothing can be learned, are left out.
-    lengths = sequences.lengths
-    assert len(seen) == len(sequences.rows) - (lengths % 16 == 1).sum()
-
-
-def test_one_length_makes_batches_of_one_shape_with_the_same_histories():
-    sequences = random_sequences(0)
-    shapes, held = [], []
-    for lengths in (None, [16]):
-        batches = SequenceBatches(sequences, max_history=16, positions=64, lengths=lengths)
-        rows = [batches[i][0] for i in range(len(batches))]
-        shapes.append({batch.shape[1] for batch in rows})
-        held.append(sorted(row[row > 0].tolist() for batch in rows for row in batch))
-    assert len(shapes[0]) > 1
-    assert shapes[1] == {16}
-    assert held[0] == held[1]
-    for wrong in ([8], [16, 8], [8, 16, 32]):
-        with pytest.raises(ValueError, match="lengths must rise to max_history=16"):
-            SequenceBatches(sequences, max_history=16, positions=64, lengths=wrong)
-
-
-def test_long_histories_keep_a_full_newest_piece():
-    sequences = Sequences(np.array([0, 10]), np.arange(10, dtype=np.int32), np.zeros(10))
-    batches = SequenceBatches(sequences, max_history=4, positions=4)
-    rows = sorted(batches[i][0][0].tolist() for i in range(len(batches)))
-    assert rows == [[1, 2, 0, 0], [3, 4, 5, 6], [7, 8, 9, 10]]
-
-
-@pytest.mark.parametrize("kind", [SequenceBatches, TargetBatches])
-def test_deletion_leaves_ads_out_at_random_and_moves_no_target(kind):
-    whole, thinned = (kind(random_sequences(0), 16, 64, 3, share) for share in (0.0, 0.3))
-    again = kind(random_sequences(0), 16, 64, 3, 0.3)
-    lost = total = 0
-    for index in range(len(whole)):
-        all_ads, *target = whole[index]
-        some_ads, *same_target = thinned[index]
-        np.testing.assert_array_equal(same_target, target)
-        np.testing.assert_array_equal(some_ads, again[index][0])
-        assert np.isin(some_ads, [0, *all_ads.ravel()]).all()
-        assert (some_ads[some_ads > 0] == all_ads[some_ads > 0]).all()
-        lost += ((all_ads > 0) & (some_ads == 0)).sum()
-        total += (all_ads > 0).sum()
-    assert lost / total == pytest.approx(0.3, abs=0.05)
-
-
-def test_a_seed_fixes_the_order_and_epochs_differ():
-    sequences = random_sequences(0)
-
-    def epochs(seed):
-        batches = SequenceBatches(sequences, max_history=16, positions=64, seed=seed)
-        first = [batches[i][0].tolist() for i in range(len(batches))]
-        batches.on_epoch_end()
-        return first, [batches[i][0].tolist() for i in range(len(batches))]
-
-    assert epochs(1) == epochs(1)
-    assert epochs(1)[0] != epochs(2)[0]
-    assert epochs(1)[0] != epochs(1)[1]
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(2, 16), min_size=1, max_size=12), st.integers(0, 2**16))
-def test_the_first_two_batches_vary_as_all_do(lengths, seed):
-    # Keras reads the shape that it holds all batches to from the first two.
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    sequences = Sequences(offsets, np.arange(offsets[-1], dtype=np.int32), np.zeros(offsets[-1]))
-    batches = SequenceBatches(sequences, max_history=16, positions=32, seed=seed)
-    shapes = np.array([batches[i][0].shape for i in range(len(batches))])
-    varies = (shapes != shapes[0]).any(axis=0)
-    assert ((shapes[:2] != shapes[0]).any(axis=0) == varies).all()
-    held = np.concatenate([batches[i][0].ravel() for i in range(len(batches))])
-    assert sorted(held[held > 0]) == list(range(1, offsets[-1] + 1))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -213,39 +110,8 @@ def test_the_first_two_batches_vary_as_all_do(lengths, seed):
         (lambda: leave_one_out(np.array([]), np.array([]), np.array([]), 2), "min_events"),
         (lambda: global_time(np.array(["a"]), np.array([-1]), np.array([1])), "No events"),
         (lambda: global_time(np.array(["a"]), np.array([1]), np.array([1]), 0.6, 0.5), "shares?"),
-        (lambda: SequenceBatches(random_sequences(0), 1), "max_history"),
-        (lambda: SequenceBatches(random_sequences(0), 50, 10), "positions"),
-        (lambda: SequenceBatches(random_sequences(0), deletion=1.0), "deletion"),
-        (lambda: SequenceBatches(Sequences(np.array([0, 1]), np.zeros(1), np.zeros(1))), "nothing"),
     ],
 )
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-@settings(deadline=None, max_examples=25)
-@given(
-    st.lists(st.lists(st.integers(0, 9), max_size=9), min_size=1, max_size=6),
-    st.integers(2, 7),
-)
-def test_one_target_per_example(histories, longest):
-    offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
-    rows = np.array([row for history in histories for row in history], np.int32)
-    train = Sequences(offsets, rows, np.arange(len(rows)))
-    want = sorted(
-        (tuple(np.array(history[max(0, t - longest) : t]) + 1), history[t] + 1)
-        for history in histories
-        for t in range(1, len(history))
-    )
-    if not want:
-        with pytest.raises(ValueError, match="nothing to learn"):
-            TargetBatches(train, longest, 16)
-        return
-    batches = TargetBatches(train, longest, 16)
-    got = []
-    for index in range(len(batches)):
-        x, y = batches[index]
-        assert x.shape[1] <= longest
-        got += [(tuple(row[row > 0]), target) for row, target in zip(x, y, strict=True)]
-    assert sorted(got) == want

@@ -20,15 +20,11 @@ from pipeline.comparison.budget import Budget
 from pipeline.comparison.records import FinishedCell, Record, save_cell
 from sid_tfx.catalog import DEFAULT_MAX_DEDUP, SidCatalog
 from sid_tfx.datasets.ads import AdTable, load_ads, load_events
+from sid_tfx.datasets.batches import SequenceBatches
 from sid_tfx.datasets.collaborative import collaborative_vectors
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.datasets.preprocessor import AdPreprocessor
-from sid_tfx.datasets.sequences import (
-    EvaluationSet,
-    SequenceBatches,
-    SequenceSplits,
-    leave_one_out,
-)
+from sid_tfx.datasets.sequences import EvaluationSet, SequenceSplits, leave_one_out
 from sid_tfx.datasets.swing import SwingPairs, swing_pairs
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import GenerativeRecommender, Result, evaluate

@@ -21,6 +21,7 @@ class AdInputs(NamedTuple):
         content: float `[B, T, content_size]`.
         vectors: float `[B, T, hidden_size]`, further vectors of the ads, or None.
         kept: float `[B, T, 1]`, 0 where item dropout hides an ad, or None.
+        segments: int32 `[B, T]`, equal where two ads are of one history; None if a row is one.
     """
 
     rows: Any
@@ -28,6 +29,7 @@ class AdInputs(NamedTuple):
     content: Any
     vectors: Any
     kept: Any
+    segments: Any = None
 
 
 class Architecture(keras.layers.Layer, abc.ABC):

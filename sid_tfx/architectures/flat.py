@@ -9,6 +9,7 @@ from keras import ops
 
 from sid_tfx.architectures.base import AdInputs, Architecture, flat
 from sid_tfx.layers import AdEmbedding, CausalBlock
+from sid_tfx.layers.history import take_rows
 from sid_tfx.transformer import SeededLayers
 
 
@@ -72,9 +73,12 @@ class FlatDecoder(Architecture):
         batch, length = ops.shape(ads.rows)
         x = ops.reshape(ops.stack(tokens, axis=2), (batch, length * self.depth, self.hidden_size))
         x = self.input_drop(self.input_norm(x), training=training)
+        segments = ads.segments
+        if segments is not None:
+            segments = ops.repeat(segments, self.depth, axis=1)
         cache = []
         for block in self.blocks:
-            x, keys_values = block.with_cache(x, training)
+            x, keys_values = block.with_cache(x, training, segments)
             cache.append(keys_values)
         return self.output_norm(x), cache
 
@@ -90,9 +94,9 @@ class FlatDecoder(Architecture):
         """The last state, keys and values of the history per layer, its length in tokens."""
         states, cache = self._read(ads, training=False)
         length = ops.sum(ops.cast(ads.rows > 0, "int32"), axis=1) * self.depth
-        last = ops.maximum(length - 1, 0)[:, None, None]
+        last = ops.maximum(length - 1, 0)[:, None]
         return {
-            "vector": ops.squeeze(ops.take_along_axis(states, last, axis=1), axis=1),
+            "vector": ops.squeeze(take_rows(states, last), axis=1),
             "history": tuple(cache),
             "length": length,
         }

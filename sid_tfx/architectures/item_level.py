@@ -66,7 +66,7 @@ class ItemLevel(Architecture):
             x = x * ads.kept
         x = self.input_drop(x, training=training)
         for block in self.blocks:
-            x = block(x, training=training)
+            x = block(x, training=training, segments=ads.segments)
         return self.output_norm(x)
 
     def sequence_logits(self, states: Any, codes: Any, training: bool) -> tuple[list[Any], Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from sid_tfx.layers import CausalBlock
-from sid_tfx.layers.history import last_state, pack_history
+from sid_tfx.layers.history import last_state, next_rows, pack_history, read_histories
 from sid_tfx.transformer import SeededLayers
 
 _BATCH = 256
@@ -116,15 +116,22 @@ class SasRec(keras.Model):
         """States `[B, T, hidden_size]`, one per ad of the history moved to the left.
 
         Args:
-            rows: int32 `[B, T]`; longer ones than `max_history` are cut to the newest.
+            rows: int32 `[B, T]`; longer ones than `max_history` are cut to the newest. Or a batch
+                of `SequenceBatches`.
             training: Whether to drop.
         """
-        rows = pack_history(rows, self.max_history)
+        rows, segments = read_histories(rows, self.max_history)
         # The paper's scaling: ad vectors start small beside the position vectors otherwise.
         x = ops.take(self.ad_vectors, rows, axis=0) * self.hidden_size**0.5
-        x = self.drop(x + self.positions[: ops.shape(rows)[1]], training=training)
+        place = ops.arange(ops.shape(rows)[1])
+        if segments is not None:
+            # Of the places in a segment the first, which argmax finds, is the history's place 0.
+            same = ops.cast(segments[:, :, None] == segments[:, None, :], "int32")
+            place = place - ops.cast(ops.argmax(same, axis=-1), place.dtype)
+        place = ops.minimum(place, self.max_history - 1)
+        x = self.drop(x + ops.take(self.positions, place, axis=0), training=training)
         for block in self.blocks:
-            x = block(x, training=training)
+            x = block(x, training=training, segments=segments)
         return self.output_norm(x)
 
     def scores(self, rows: Any) -> Any:
@@ -143,13 +150,13 @@ class SasRec(keras.Model):
         """Mean cross-entropy over all ads, at every position that has a next ad.
 
         Args:
-            x: The histories, int32 `[B, T]`.
+            x: The histories, as `call` takes them.
             y: Ignored.
             y_pred: The states that `call` returned.
             sample_weight: Ignored.
             training: Ignored; `call` has dropped.
         """
-        targets = ops.reshape(pack_history(x, self.max_history)[:, 1:], (-1,))
+        targets = ops.reshape(next_rows(*read_histories(x, self.max_history)), (-1,))
         states = ops.reshape(y_pred[:, :-1], (-1, self.hidden_size))
         logits = ops.matmul(states, ops.transpose(self.ad_vectors[1:]))
         labels = ops.maximum(targets - 1, 0)

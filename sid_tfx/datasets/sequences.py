@@ -1,12 +1,10 @@
-"""User sequences: splits without leakage, batches of whole histories for training."""
+"""User sequences, and splits of a log without leakage."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from sid_tfx.context import EventContext
@@ -67,6 +65,24 @@ class Sequences:
             None if weights is None else _picked(weights, position, inside),
         )
         return np.concatenate([rows[..., None], ids * inside[..., None]], axis=-1, dtype=np.int32)
+
+    def ids(self) -> np.ndarray:
+        """What a model reads of each event, int32 `(E, 1 + C)`: row + 1, then its context's ids."""
+        rows = self.rows[:, None] + 1
+
+        def encode(index: Any) -> np.ndarray:
+            events, weights = self.events, self.weights
+            return self.context.encode(
+                self.timestamps[index],
+                None if events is None else events[index],
+                None if weights is None else weights[index],
+            )
+
+        ids = encode(np.s_[None])[0]
+        # Nothing is before the first event of a history.
+        first = self.offsets[:-1][self.lengths > 0]
+        ids[first] = encode(first[:, None])[:, 0]
+        return np.concatenate([rows, ids], axis=1, dtype=np.int32)
 
     def _newest(self, length: int, index: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Places `(S, length)` of the newest events, and which of them there are."""
@@ -254,139 +270,6 @@ def global_time(
     )
 
 
-class SequenceBatches(keras.utils.PyDataset):
-    """Training batches of whole histories, grouped by length so that little padding is computed.
-
-    Every batch is int32 `[B, T]` of row + 1 with zeros on the right, `T` one of a few lengths (so
-    a graph is traced a few times only) and `B * T` about `positions`; with a context
-    (`Sequences.in_context`) `[B, T, 1 + C]`, its ids after the row. The model takes a loss at
-    every position, so one pass over the batches trains on every event. Histories of fewer than 2
-    ads are left out; longer ones than `max_history` are cut into pieces of at most that length,
-    the newest piece full.
-
-    Args:
-        sequences: Training histories.
-        max_history: Longest batch.
-        positions: Positions per batch.
-        seed: The order of the batches depends on it and on the epoch only; pass `shuffle=False` to
-            `fit`, which else reorders them by Python's global random state.
-        deletion: Share of the ads that each history lacks at random, others in every epoch. What
-            is left stands together, so an ad is also the target of ads two or three before it:
-            in a short log, where the next ad is partly chance, that is what item kNN counts, too.
-        lengths: Lengths of the batches; None for a dozen up to `max_history`. XLA compiles every
-            shape anew: on the JAX backend one length saves more than its padding costs.
-        **kwargs: As `keras.utils.PyDataset`.
-    """
-
-    def __init__(
-        self,
-        sequences: Sequences,
-        max_history: int = 50,
-        positions: int = 2048,
-        seed: int = 0,
-        deletion: float = 0.0,
-        lengths: Sequence[int] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        if not 0 <= deletion < 1:
-            raise ValueError(f"deletion must be in [0, 1), got {deletion}.")
-        if max_history < 2 or positions < max_history:
-            raise ValueError(
-                "max_history must be >= 2 and positions >= max_history, got "
-                f"max_history={max_history}, positions={positions}."
-            )
-        self.pieces = self._cut(sequences, max_history)
-        if not len(self.pieces):
-            raise ValueError("No training history has 2 ads or more: nothing to learn from.")
-        self.positions = positions
-        self.seed = seed
-        self.deletion = deletion
-        self.epoch = 0
-        if lengths is None:
-            steps = [4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
-            lengths = [*(s for s in steps if 1.2 * s < max_history), max_history]
-        elif list(lengths) != sorted(set(lengths)) or max(lengths, default=0) != max_history:
-            raise ValueError(f"lengths must rise to max_history={max_history}, got {lengths}.")
-        self.lengths = np.array(lengths)
-        self._bucket = np.searchsorted(self.lengths, np.minimum(self.pieces.lengths, max_history))
-        self._shuffle()
-
-    def _cut(self, sequences: Sequences, max_history: int) -> Sequences:
-        return _pieces(sequences, max_history)
-
-    def _shuffle(self) -> None:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        batches: list[tuple[int, np.ndarray]] = []
-        for bucket, length in enumerate(self.lengths):
-            members = rng.permutation(np.flatnonzero(self._bucket == bucket))
-            size = max(1, self.positions // int(length))
-            batches += [(int(length), members[i : i + size]) for i in range(0, len(members), size)]
-        self._batches = [batches[i] for i in rng.permutation(len(batches))]
-        if self.epoch == 0:
-            self._vary_first_shapes()
-
-    def _vary_first_shapes(self) -> None:
-        """Makes the first two batches differ in rows and in columns, where batches do."""
-        # Keras takes the shape of all batches from the first two: a size that these share is one
-        # that it holds all others to.
-        shapes = np.array([(length, len(members)) for length, members in self._batches])
-        columns, rows = (shapes != shapes[0]).T
-        both = np.flatnonzero(columns & rows)[:1].tolist()
-        # Without a batch that differs from the first in both, those that differ in one do so
-        # from each other.
-        other = np.flatnonzero(columns)[:1].tolist() + np.flatnonzero(rows)[:1].tolist()
-        lead = [0, *both] if both else other
-        rest = [place for place in range(len(shapes)) if place not in lead]
-        self._batches = [self._batches[place] for place in [*lead, *rest]]
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
-        length, members = self._batches[index]
-        return (self._thinned(self.pieces.padded(length, members), index),)
-
-    def _thinned(self, histories: np.ndarray, index: int) -> np.ndarray:
-        """The histories of a batch without the ads that this epoch leaves out."""
-        if not self.deletion:
-            return histories
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        kept = rng.random(histories.shape[:2]) >= self.deletion
-        return histories * kept.reshape(*kept.shape, *[1] * (histories.ndim - 2))
-
-    def on_epoch_end(self) -> None:
-        """Shuffles anew; Keras calls it."""
-        self.epoch += 1
-        self._shuffle()
-
-
-class TargetBatches(SequenceBatches):
-    """Training batches of one target per example, as TIGER (arXiv 2305.05065) trains.
-
-    A history of `n` ads makes `n - 1` examples: each ad after the first is the target of the ads
-    before it, cut to the newest `max_history`. Every ad is thus read again for each later target;
-    `SequenceBatches` trains on the same targets in one pass.
-
-    Every batch is `(int32 [B, T], int32 [B])`: histories and targets, both row + 1; with a context
-    the histories are `[B, T, 1 + C]`. Lengths and sizes of the batches are those of
-    `SequenceBatches`.
-    """
-
-    def _cut(self, sequences: Sequences, max_history: int) -> Sequences:
-        return _windows(sequences, max_history + 1)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
-        length, members = self._batches[index]
-        histories = self.pieces.padded(length + 1, members)
-        last = self.pieces.lengths[members] - 1
-        place = np.arange(len(histories))
-        targets = histories[place, last]
-        histories[place, last] = 0
-        histories = self._thinned(histories[:, :length], index)
-        return histories, targets if targets.ndim == 1 else targets[:, 0]
-
-
 def _ordered(
     user_ids: np.ndarray,
     rows: np.ndarray,
@@ -430,24 +313,3 @@ def _picked(values: np.ndarray, position: np.ndarray, inside: np.ndarray) -> np.
         return np.zeros(position.shape, values.dtype)
     picked = values[np.minimum(position, len(values) - 1)]
     return np.where(inside, picked, np.zeros((), values.dtype))
-
-
-def _pieces(sequences: Sequences, max_history: int) -> Sequences:
-    """Histories cut from the newest end into pieces; pieces of one ad are dropped."""
-    counts = -(-sequences.lengths // max_history)
-    owner = np.repeat(np.arange(len(sequences)), counts)
-    first = np.concatenate([[0], np.cumsum(counts)])[:-1]
-    back = np.arange(len(owner)) - first[owner]
-    ends = sequences.offsets[1:][owner] - back * max_history
-    starts = np.maximum(sequences.offsets[:-1][owner], ends - max_history)
-    kept = ends - starts >= 2
-    return sequences.ranges(starts[kept], ends[kept])
-
-
-def _windows(sequences: Sequences, length: int) -> Sequences:
-    """For every ad after the first of its history, the `length` newest ads up to it."""
-    position = np.arange(len(sequences.rows))
-    starts = np.repeat(sequences.offsets[:-1], sequences.lengths)
-    ends = position[position > starts] + 1
-    starts = np.maximum(starts[position > starts], ends - length)
-    return sequences.ranges(starts, ends)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from sid_tfx.layers.history import take_rows
 from sid_tfx.transformer import SeededLayers
 
 
@@ -28,6 +29,8 @@ class ContextEmbedding(keras.layers.Layer):
     Call arguments:
         ids: int `[B, T, len(sizes)]`.
         training: Whether to drop.
+        segments: int32 `[B, T]`, the number of each history within its row, at most `T`; None if a
+            row is one.
 
     Returns:
         float `[B, T, hidden_size]`.
@@ -64,16 +67,20 @@ class ContextEmbedding(keras.layers.Layer):
             table.build(None)
         self.built = True
 
-    def call(self, ids: Any, training: bool = False) -> Any:
+    def call(self, ids: Any, training: bool = False, segments: Any = None) -> Any:
         """See the class."""
         if training and self.dropout:
-            ids = ids * self._kept(ops.shape(ids)[0], ids.dtype)
+            if segments is None:
+                segments = ops.zeros((ops.shape(ids)[0], 1), "int32")
+            ids = ids * self._kept(segments, ids.dtype)
         return sum(table(ids[..., field]) for field, table in enumerate(self.tables))
 
-    def _kept(self, batch: Any, dtype: Any) -> Any:
-        """1 where a history keeps a field, else 0: `[B, 1, len(sizes)]`."""
+    def _kept(self, segments: Any, dtype: Any) -> Any:
+        """1 where a history keeps a field, else 0: `[..., len(sizes)]` of segments `[...]`."""
+        batch, length = ops.shape(segments)
         # The last draw is for all fields at once.
-        drawn = keras.random.uniform((batch, 1, len(self.sizes) + 1), seed=self.draws)
+        drawn = keras.random.uniform((batch, length + 1, len(self.sizes) + 1), seed=self.draws)
+        drawn = take_rows(drawn, segments)
         kept = ops.cast(drawn >= self.dropout, dtype)
         return kept[..., :-1] * kept[..., -1:]
 

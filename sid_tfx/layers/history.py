@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from keras import ops
@@ -29,6 +30,31 @@ def pack_history(history: Any, length: int) -> Any:
     return _move(history, to_left=True)
 
 
+def read_histories(inputs: Any, length: int) -> tuple[Any, Any]:
+    """Histories without gaps, and the segments where several histories share a row.
+
+    Args:
+        inputs: Histories as `pack_history` takes them, one a row; or a batch of `SequenceBatches`,
+            whose rows hold several and are taken as they are.
+        length: Newest ads kept of a history that has a row of its own.
+
+    Returns:
+        int32 `[B, T]` or `[B, T, 1 + C]`, and int32 `[B, T]`, equal where two ads are of one
+        history and 0 at padding, or None where each row is one history.
+    """
+    if isinstance(inputs, Mapping):
+        return ops.cast(inputs["histories"], "int32"), ops.cast(inputs["segments"], "int32")
+    return pack_history(inputs, length), None
+
+
+def next_rows(rows: Any, segments: Any) -> Any:
+    """The row `[B, T - 1]` of the ad after each ad but the last; 0 where its history ends."""
+    after = rows[:, 1:]
+    if segments is None:
+        return after
+    return after * ops.cast(segments[:, 1:] == segments[:, :-1], after.dtype)
+
+
 def history_rows(history: Any) -> Any:
     """The rows `[B, T]` of histories `[B, T]` or `[B, T, 1 + C]`."""
     return history if len(history.shape) == 2 else history[..., 0]
@@ -45,8 +71,18 @@ def last_state(states: Any, rows: Any) -> Any:
         float `[B, d]`.
     """
     length = ops.sum(ops.cast(rows > 0, "int32"), axis=1)
-    last = ops.maximum(length - 1, 0)[:, None, None]
-    return ops.squeeze(ops.take_along_axis(states, last, axis=1), axis=1)
+    return ops.squeeze(take_rows(states, ops.maximum(length - 1, 0)[:, None]), axis=1)
+
+
+def take_rows(values: Any, index: Any) -> Any:
+    """`values[b, index[b, i]]`, `[B, K, ...]` of values `[B, T, ...]` and an index int `[B, K]`.
+
+    Keras' `take_along_axis` transposes on TensorFlow, which takes longer than this one gather.
+    """
+    batch, length = ops.shape(values)[:2]
+    flat = ops.reshape(values, (-1, *values.shape[2:]))
+    start = ops.arange(batch, dtype="int32") * length
+    return ops.take(flat, ops.cast(index, "int32") + start[:, None], axis=0)
 
 
 def _move(history: Any, to_left: bool) -> Any:
@@ -57,6 +93,4 @@ def _move(history: Any, to_left: bool) -> Any:
     # Distinct keys, because the backends' sorts aren't all stable.
     keys = ops.arange(length, dtype="int32") + length * ops.cast(behind, "int32")
     order = ops.sort(keys, axis=1) % length
-    if len(history.shape) == 3:
-        order = ops.broadcast_to(order[..., None], ops.shape(history))
-    return ops.take_along_axis(history, order, axis=1)
+    return take_rows(history, order)

@@ -266,7 +266,8 @@ class TargetBatches(_Batches):
 def _rows_of(lengths: np.ndarray, row_length: int) -> np.ndarray:
     """The row of each piece: one after the other, a new row where the next doesn't fit."""
     ends = np.cumsum(lengths)
-    firsts, used = [], 0
+    firsts: list[int] = []
+    used = 0
     # One search a row.
     while not firsts or firsts[-1] < len(lengths):
         firsts.append(int(np.searchsorted(ends, used + row_length, side="right")))

@@ -60,7 +60,7 @@ class WordPooling(keras.layers.Layer):
         words = self.embedding(tokens)
         absent = ops.cast(ops.equal(tokens, MISSING), words.dtype)[..., None]
         weights = ops.softmax(self.scores(words) - 1e4 * absent, axis=1)
-        return ops.einsum("bnq,bnw->bqw", weights, words)
+        return ops.matmul(ops.transpose(weights, (0, 2, 1)), words)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

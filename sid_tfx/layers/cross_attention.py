@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from sid_tfx.transformer import SeededLayers
+from sid_tfx.transformer import SeededLayers, join_heads, split_heads
 
 
 @keras.saving.register_keras_serializable(package="sid_tfx")
@@ -82,15 +82,13 @@ class MaskedAttention(keras.layers.Layer):
 
     def keys_values(self, memory: Any) -> tuple[Any, Any]:
         """Keys and values `[B, num_heads, S, head size]` of a memory `[B, S, hidden_size]`."""
-        length = memory.shape[1] or ops.shape(memory)[1]
-        flat = self.key_value(ops.reshape(memory, (-1, self.hidden_size)))
-        key, value = ops.split(flat, 2, axis=-1)
-        return self._heads(key, length), self._heads(value, length)
+        key, value = ops.split(split_heads(self.key_value(memory), 2 * self.num_heads), 2, axis=1)
+        return key, value
 
     def call(self, queries: Any, memory: tuple[Any, Any], mask: Any) -> Any:
         """See the class."""
         length = queries.shape[1] or ops.shape(queries)[1]
-        query = self._heads(self.query(ops.reshape(queries, (-1, self.hidden_size))), length)
+        query = split_heads(self.query(queries), self.num_heads)
         key, value = memory
         scale = (self.hidden_size // self.num_heads) ** -0.5
         logits = ops.matmul(query * scale, ops.transpose(key, (0, 1, 3, 2)))
@@ -100,13 +98,7 @@ class MaskedAttention(keras.layers.Layer):
             clipped = ops.clip(distance, -self.max_distance, self.max_distance)
             logits = logits + ops.take(self.distance_bias, clipped + self.max_distance, axis=1)
         logits = ops.where(mask[:, None, None, :], logits, -1e9)
-        mixed = ops.transpose(ops.matmul(ops.softmax(logits), value), (0, 2, 1, 3))
-        mixed = self.out(ops.reshape(mixed, (-1, self.hidden_size)))
-        return ops.reshape(mixed, (-1, length, self.hidden_size))
-
-    def _heads(self, tokens: Any, length: Any) -> Any:
-        head = self.hidden_size // self.num_heads
-        return ops.transpose(ops.reshape(tokens, (-1, length, self.num_heads, head)), (0, 2, 1, 3))
+        return self.out(join_heads(ops.matmul(ops.softmax(logits), value)))
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""

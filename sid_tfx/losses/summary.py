@@ -102,7 +102,10 @@ class SummaryReconstruction(keras.layers.Layer):
         read = ops.concatenate([self.projection(states), self.words(tokens[:, :-1])], axis=1)
         causal = np.tril(np.ones((1, read.shape[1], read.shape[1]), bool))
         predicted = self.norm(self.block(read + self.positions, causal))
-        return ops.matmul(predicted, ops.transpose(self.words.embeddings))
+        # Two axes only, as in FlatDense.
+        flat = ops.reshape(predicted, (-1, self.dim))
+        logits = ops.matmul(flat, ops.transpose(self.words.embeddings))
+        return ops.reshape(logits, (-1, self.length, logits.shape[-1]))
 
     def call(self, states: Any, tokens: Any) -> Any:
         """Returns the mean negative log-likelihood of a word in nats, a scalar; 0 without words.

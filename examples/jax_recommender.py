@@ -87,11 +87,14 @@ def train(
 
 
 def measure(
-    recommender: SidRecommender, catalog: SidCatalog, splits: SequenceSplits
+    recommender: SidRecommender,
+    catalog: SidCatalog,
+    splits: SequenceSplits,
+    validation_users: int,
 ) -> list[dict[str, Any]]:
     """A record per mode and filter, at item level."""
     ranked = {mode: ExhaustiveRecommender(recommender, mode) for mode in ("generative", "hybrid")}
-    choose_dense_weight(ranked["hybrid"], splits.validation)
+    choose_dense_weight(ranked["hybrid"], splits.validation.sample(validation_users))
     return [
         evaluate("item_level", method, splits.test, catalog, filtered, mode).record()
         for mode, method in ranked.items()
@@ -109,10 +112,10 @@ def main() -> None:
     parser.add_argument("--hidden-size", type=int, default=256)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--dropout", type=float, default=0.3)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--batch-positions", type=int, default=2048)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--batch-positions", type=int, default=1024)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--validation-users", type=int, default=5000)
+    parser.add_argument("--validation-users", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", type=Path, help="a .keras file to save the recommender to")
@@ -139,7 +142,10 @@ def main() -> None:
         "seed": settings.seed,
         "backend": keras.backend.backend(),
     }
-    records = [record | figures for record in measure(recommender, catalog, splits)]
+    records = [
+        record | figures
+        for record in measure(recommender, catalog, splits, settings.validation_users)
+    ]
     for record in records:
         print(json.dumps(record))
     if settings.model:

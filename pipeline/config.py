@@ -182,8 +182,8 @@ class RecommenderConfig(_Section):
     architecture: Literal["item_level", "flat", "tiger"] = Field(
         "item_level", description="a key of sid_tfx.architectures.ARCHITECTURES"
     )
-    epochs: PositiveInt = Field(20, description="at most; the best on validation users is kept")
-    batch_positions: PositiveInt = Field(2048, description="positions per step, all trained on")
+    epochs: PositiveInt = Field(32, description="at most; the best on validation users is kept")
+    batch_positions: PositiveInt = Field(1024, description="positions per step, all trained on")
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup_share: Share = Field(
         0.05, description="of all steps; then cosine decay to 2%; 0 keeps the rate constant"
@@ -196,7 +196,7 @@ class RecommenderConfig(_Section):
         0.99, description="of the moving average of the weights; null keeps the weights themselves"
     )
     patience: PositiveInt = Field(6, description="epochs without a better validation N@10")
-    validation_users: PositiveInt = Field(5000, description="users ranked for after each epoch")
+    validation_users: PositiveInt = Field(3000, description="users ranked for after each epoch")
     max_history: PositiveInt = Field(50, description="newest ads of a history that are read")
     context: list[Literal["time", "event", "weight"]] | None = Field(
         default_factory=list,

@@ -13,7 +13,6 @@ SMALL = {
     "mlp_size": 64,
     "head_size": 32,
     "max_history": 12,
-    "dropout": 0.1,
     "dropout": 0.0,
     "item_dropout": 0.0,
 }

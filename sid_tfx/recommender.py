@@ -12,6 +12,7 @@ from keras import ops
 from sid_tfx.architectures import ARCHITECTURES, AdInputs
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.context import EventContext
+from sid_tfx.embedding import look_up
 from sid_tfx.layers import CatalogSoftmax, ContextEmbedding, DenseHead
 from sid_tfx.layers.dense_head import cross_entropy
 from sid_tfx.layers.history import history_rows, next_rows, read_histories
@@ -263,8 +264,8 @@ class SidRecommender(keras.Model):
             kept = ops.cast(kept, self.compute_dtype)
         return AdInputs(
             rows,
-            ops.take(self.ad_codes, rows, axis=0),
-            ops.take(self.ad_content, rows, axis=0),
+            look_up(self.ad_codes, rows),
+            look_up(self.ad_content, rows),
             self._further_vectors(histories, training, segments),
             kept,
             segments,
@@ -273,7 +274,7 @@ class SidRecommender(keras.Model):
     def _further_vectors(self, histories: Any, training: bool, segments: Any) -> Any:
         """Id vectors plus context of packed histories, `[B, T, hidden_size]`, or None."""
         rows, fields = history_rows(histories), len(self.context.sizes)
-        vectors = None if self.id_vectors is None else ops.take(self.id_vectors, rows, axis=0)
+        vectors = None if self.id_vectors is None else look_up(self.id_vectors, rows)
         if len(histories.shape) == 3 and histories.shape[-1] != 1 + fields:
             raise ValueError(
                 f"Histories have {histories.shape[-1] - 1} context ids beside each row, this "
@@ -331,7 +332,7 @@ class SidRecommender(keras.Model):
         Returns:
             float `[B, C]`.
         """
-        codes = ops.take(self.ad_codes, rows, axis=0)
+        codes = look_up(self.ad_codes, rows)
         total, cache = 0.0, self.initial_cache(state)
         for level in range(len(self.level_sizes)):
             log_probs, cache = self.cached_log_probs(state, codes[..., :level], cache)
@@ -376,12 +377,12 @@ class SidRecommender(keras.Model):
         histories, segments = read_histories(x, self.max_history)
         rows = history_rows(histories)
         if y is None:
-            codes = ops.take(self.ad_codes, rows, axis=0)
+            codes = look_up(self.ad_codes, rows)
             logits, states = self.architecture.sequence_logits(y_pred, codes, training)
             targets = ops.reshape(next_rows(rows, segments), (-1,))
         else:
             targets = ops.cast(y, "int32")
-            codes = ops.take(self.ad_codes, targets, axis=0)
+            codes = look_up(self.ad_codes, targets)
             logits, states = self.architecture.target_logits(y_pred, rows, codes, training)
         sid = self._code_losses(logits, targets)
         mask = ops.cast(targets > 0, states.dtype)
@@ -397,7 +398,7 @@ class SidRecommender(keras.Model):
 
     def _code_losses(self, logits: list[Any], targets: Any) -> Any:
         """Cross-entropy `[P]` of the codes of the target ads, summed over levels."""
-        codes = ops.take(self.ad_codes, targets, axis=0)
+        codes = look_up(self.ad_codes, targets)
         if self.catalog_softmax is not None:
             return self.catalog_softmax.losses(logits, codes, targets, self.label_smoothing)
         return sum(

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.embedding import look_up
 from sid_tfx.layers import CausalBlock
 from sid_tfx.layers.history import last_state, next_rows, pack_history, read_histories
 from sid_tfx.transformer import SeededLayers
@@ -122,14 +123,14 @@ class SasRec(keras.Model):
         """
         rows, segments = read_histories(rows, self.max_history)
         # The paper's scaling: ad vectors start small beside the position vectors otherwise.
-        x = ops.take(self.ad_vectors, rows, axis=0) * self.hidden_size**0.5
+        x = look_up(self.ad_vectors, rows) * self.hidden_size**0.5
         place = ops.arange(ops.shape(rows)[1])
         if segments is not None:
             # Of the places in a segment the first, which argmax finds, is the history's place 0.
             same = ops.cast(segments[:, :, None] == segments[:, None, :], "int32")
             place = place - ops.cast(ops.argmax(same, axis=-1), place.dtype)
         place = ops.minimum(place, self.max_history - 1)
-        x = self.drop(x + ops.take(self.positions, place, axis=0), training=training)
+        x = self.drop(x + look_up(self.positions, place), training=training)
         for block in self.blocks:
             x = block(x, training=training, segments=segments)
         return self.output_norm(x)

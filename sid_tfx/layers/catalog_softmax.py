@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.embedding import look_up
 from sid_tfx.layers.dense_head import cross_entropy
 
 # A code that no ad has after this prefix; finite, for the padding row has no codes at all.
@@ -86,8 +87,8 @@ class CatalogSoftmax(keras.layers.Layer):
             logits: float `[..., sizes[level]]`.
             rows: int `[...]`, row + 1 of an ad with the prefix.
         """
-        prefixes = ops.take(self.prefixes[:, level], rows, axis=0)
-        followed = ops.cast(ops.take(self.followers[level], prefixes, axis=0), "int32")
+        prefixes = look_up(self.prefixes[:, level], rows)
+        followed = ops.cast(look_up(self.followers[level], prefixes), "int32")
         bits = ops.bitwise_and(ops.right_shift(followed[..., None], _BITS.astype("int32")), 1)
         bits = ops.reshape(bits, (*ops.shape(followed)[:-1], 8 * followed.shape[-1]))
         return ops.where(bits[..., : self.sizes[level]] > 0, logits, _ABSENT)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.embedding import look_up
 from sid_tfx.transformer import SeededLayers
 
 
@@ -97,8 +98,8 @@ class DenseHead(keras.layers.Layer):
             return cross_entropy(logits, ops.maximum(targets - 1, 0))
 
         def vectors_of(rows: Any) -> Any:
-            ids = None if id_vectors is None else ops.take(id_vectors, rows, axis=0)
-            return self.vectors(ops.take(content, rows, axis=0), ids)
+            ids = None if id_vectors is None else look_up(id_vectors, rows)
+            return self.vectors(look_up(content, rows), ids)
 
         negatives = keras.random.randint((self.negatives,), 1, ads + 1, seed=self.draws)
         positive = ops.sum(query * vectors_of(targets), axis=-1)

@@ -7,6 +7,8 @@ from typing import Any
 
 from keras import ops
 
+from sid_tfx.embedding import look_up
+
 
 def pack_history(history: Any, length: int) -> Any:
     """The newest `length` ads of each history on the left, order kept, zeros after them.
@@ -82,7 +84,7 @@ def take_rows(values: Any, index: Any) -> Any:
     batch, length = ops.shape(values)[:2]
     flat = ops.reshape(values, (-1, *values.shape[2:]))
     start = ops.arange(batch, dtype="int32") * length
-    return ops.take(flat, ops.cast(index, "int32") + start[:, None], axis=0)
+    return look_up(flat, ops.cast(index, "int32") + start[:, None])
 
 
 def _move(history: Any, to_left: bool) -> Any:

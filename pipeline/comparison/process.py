@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _MODULE = "pipeline.comparison.train"
 _POLL_SECONDS = 0.5
 _LAST_LINES = 8
+# Of Linux: the signal that a process gets when the thread that started it ends.
+_PR_SET_PDEATHSIG = 1
 
 
 class CellFailed(Exception):
@@ -39,6 +43,12 @@ def core_shares(jobs: int) -> list[list[int]]:
         raise ConfigError(f"--jobs must be in [1, {len(cores)}], a core a cell, got {jobs}")
     share = len(cores) // jobs
     return [cores[job * share : (job + 1) * share] for job in range(jobs)]
+
+
+def end_with_parent() -> None:
+    """Makes this process end when the one that `run_job`s it is killed; for modules it runs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run_job(

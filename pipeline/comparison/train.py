@@ -17,6 +17,7 @@ from joblib import Memory
 
 import sid_tfx
 from pipeline.comparison.budget import Budget
+from pipeline.comparison.process import end_with_parent
 from pipeline.comparison.records import FinishedCell, Record, save_cell
 from sid_tfx.catalog import DEFAULT_MAX_DEDUP, SidCatalog
 from sid_tfx.datasets.ads import AdTable, load_ads, load_events
@@ -258,4 +259,5 @@ def _peak_rss_mb() -> float:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(sys.argv[1])

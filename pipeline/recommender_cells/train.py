@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from pipeline.comparison.process import end_with_parent
 from pipeline.comparison.records import FinishedCell, Record, save_cell
 from pipeline.comparison.train import Data, source_fingerprint, tokenize
 from pipeline.config import PairsConfig, RecommenderConfig, TokenizerConfig
@@ -296,4 +297,5 @@ def _tokenize(
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(sys.argv[1])

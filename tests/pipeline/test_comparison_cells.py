@@ -3,8 +3,11 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -291,3 +294,19 @@ def test_what_cannot_be_trained_is_refused_before_training(tmp_path):
         assert all(word in str(caught.value) for word in words)
         assert "joint: " not in str(caught.value)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent ended")
+def test_a_killed_command_leaves_no_training_behind():
+    child = (
+        "import os, time; from pipeline.comparison.process import end_with_parent; "
+        "end_with_parent(); print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    training = psutil.Process(int(process.stdout.readline()))
+    process.terminate()
+    process.wait()
+    training.wait(10)
+    assert not training.is_running()

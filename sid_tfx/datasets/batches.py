@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from sid_tfx.datasets.pairs import WORKERS
 from sid_tfx.datasets.sequences import Sequences
 
 # The longer a row, the smaller the rest at its end where no further history fits, but attention's
@@ -30,7 +31,7 @@ class _Batches(keras.utils.PyDataset, abc.ABC):
         deletion: float,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"workers": WORKERS, **kwargs})
         if not 0 <= deletion < 1:
             raise ValueError(f"deletion must be in [0, 1), got {deletion}.")
         if max_history < 2 or positions < max_history:

@@ -7,6 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 
+WORKERS = 2
+"""Threads that make batches, unless a `PyDataset` is told otherwise.
+
+With a single one Keras leaves tf.data's autotuning on, and on TensorFlow 2.16 the end of an epoch
+then waits for the next turn of its thread, which comes after as much time again as the training has
+taken so far, up to a minute.
+"""
+
 
 class PairBatches(keras.utils.PyDataset):
     """Stacks B trigger ads on their B target ads, 2B rows a batch (QuaSID's batch).
@@ -43,7 +51,7 @@ class PairBatches(keras.utils.PyDataset):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"workers": WORKERS, **kwargs})
         lengths = {name: len(values) for name, values in features.items()}
         if not lengths or len(set(lengths.values())) > 1 or not min(lengths.values()):
             raise ValueError(f"features need arrays of one length above 0, got {lengths}.")

@@ -204,6 +204,15 @@ class RecommenderConfig(_Section):
     )
     arguments: dict[str, Any] = Field(default_factory=dict)
 
+    @pydantic.model_validator(mode="after")
+    def _check_positions(self) -> RecommenderConfig:
+        if self.batch_positions < self.max_history:
+            raise ValueError(
+                f"batch_positions={self.batch_positions} holds no history of "
+                f"max_history={self.max_history} ads; raise it or lower max_history"
+            )
+        return self
+
     def model_arguments(self) -> dict[str, Any]:
         """Keyword arguments of SidRecommender, apart from `max_history` and the seed."""
         return {"architecture": self.architecture, **self.arguments}
@@ -334,6 +343,9 @@ def _explain(error: Any, source: str | Path) -> str:
         close = difflib.get_close_matches(location[-1], allowed, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"{source}: unknown key {key!r}{hint} Allowed here: {', '.join(allowed)}"
+    if error["type"] == "value_error":
+        # Of a whole section: its message names the keys.
+        return f"{source}: {key}: {error['ctx']['error']}"
     return f"{source}: {key} = {error['input']!r}: {error['msg']}"
 
 

@@ -38,6 +38,7 @@ def test_override_reaches_a_section_the_file_lacks():
         ("data.split=random", ["data.split", "leave_one_out", "global_time", "all"]),
         ("servable.dense_index=scann", ["servable.dense_index", "auto", "exact", "index"]),
         ("name=My Run", ["name", "My Run"]),
+        ("recommender.batch_positions=20", ["recommender:", "batch_positions=20", "=50"]),
         ("novalue", ["--set", "key.path=value"]),
         ("seed.deep=1", ["seed", "deep"]),
     ],

@@ -153,8 +153,9 @@ def train_recommender(
     catalog: SidCatalog, splits: SequenceSplits, settings: argparse.Namespace
 ) -> SidRecommender:
     """Trains a recommender on every position of every training history."""
+    # Small, and so few epochs that nothing is needed against overfitting.
     recommender = SidRecommender.for_catalog(
-        catalog, hidden_size=64, mlp_size=256, seed=settings.seed
+        catalog, hidden_size=64, mlp_size=256, head_size=256, dropout=0.1, seed=settings.seed
     )
     # XLA on a CPU hardly uses a second core.
     recommender.compile(keras.optimizers.AdamW(2e-3, global_clipnorm=1.0), jit_compile=False)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks import common, generated
 from benchmarks.peers import generation, harness
+from benchmarks.served import REQUESTS, Calls, served
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.decoding import PrefixTrie
 from sid_tfx.recommender import SidRecommender
@@ -30,7 +31,6 @@ GOALS = {1: 20, 64: 40}
 SUBJECT = "sid_decoder"
 PEERS = ("hf_t5_tiger", "hf_t5_equal")
 PEER_PYTHON = common.ROOT / ".bench-torch-venv" / "bin" / "python"
-_REQUESTS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,39 +46,29 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A decoder over one catalogue, and what its arrays take."""
+    """A decoder over one catalogue as it is served, and what its arrays take.
 
-    sids: generated.Sids
-    decoder: SidDecoder
-    trie_build_seconds: float
+    Attributes:
+        codes: int `[N, levels + 1]`, the ads' semantic IDs with de-dup tokens.
+        sizes: Codes per level.
+        parameters: Trained parameters of the recommender, the catalogue's tables left out.
+        figures: Seconds to build the trie, bytes an ad of the trie and of the model's tables.
+        calls: What is timed.
+    """
+
+    codes: np.ndarray
+    sizes: tuple[int, ...]
+    parameters: int
+    figures: common.Record
+    calls: Calls
 
     @property
     def size(self) -> int:
         """Ads."""
-        return len(self.sids.codes)
-
-    @property
-    def parameters(self) -> int:
-        """Trained parameters of the recommender; the tables of the catalogue are not among them."""
-        weights = self.decoder.recommender.variables
-        return sum(int(np.prod(weight.shape)) for weight in weights if weight.trainable)
-
-    def figures(self) -> common.Record:
-        """Seconds to build the trie, and bytes an ad of the trie and of the model's tables."""
-        bytes_per_ad = self.decoder.trie.nbytes / self.size
-        model = self.decoder.recommender
-        tables = [v.value for v in model.variables if v.shape[:1] == (self.size + 1,)]
-        tables += [table.value for table in model.catalog_softmax.followers]
-        table_bytes = sum(int(np.prod(table.shape)) * table.dtype.size for table in tables)
-        return {
-            "trie_build_seconds": round(self.trie_build_seconds, 4),
-            "bytes_per_ad": round(bytes_per_ad, 2),
-            "share_of_byte_limit": round(bytes_per_ad / LIMIT_BYTES_PER_AD, 3),
-            "model_table_bytes_per_ad": round(table_bytes / self.size, 2),
-        }
+        return len(self.codes)
 
 
-def candidate(size: int, shape: Shape) -> Candidate:
+def candidate(size: int, settings: Sequence[tuple[int, int]], shape: Shape) -> Candidate:
     """A decoder over generated ads. The model is untrained: weights change no shape and no op."""
     sids = generated.sids(size, shape.levels, shape.codebook_size, shape.seed)
     # The first trie of a process also pays for TensorFlow's start.
@@ -97,37 +87,36 @@ def candidate(size: int, shape: Shape) -> Candidate:
         seed=shape.seed,
     )
     recommender.ad_codes.assign(np.pad(sids.codes, [(1, 0), (0, 0)]))
-    return Candidate(sids, SidDecoder(recommender, hybrid=False), seconds)
-
-
-def request(
-    decoder: SidDecoder, beam: int, batch: int, history_length: int, k: int, seed: int,
-    mode: str = "generative",
-) -> Callable[[], np.ndarray]:  # fmt: skip
-    """A call of `recommend` at this beam and batch, for other histories every time."""
-
-    @tf.function(
-        input_signature=[tf.TensorSpec([batch, history_length], tf.int32)], autograph=False
+    decoder = SidDecoder(recommender, hybrid=False)
+    weights = [variable for variable in recommender.variables if variable.trainable]
+    return Candidate(
+        sids.codes,
+        sids.sizes,
+        sum(int(np.prod(weight.shape)) for weight in weights),
+        _figures(decoder, size, seconds),
+        served(decoder, settings, shape.history_length, shape.k, shape.seed),
     )
-    def recommend(rows: tf.Tensor) -> tf.Tensor:
-        # Read when the graph is made: one decoder does for all beams.
-        decoder.beam_size = beam
-        return decoder.recommend(rows, k, mode).rows
 
-    ads = decoder.trie.num_leaves
-    rows = generated.histories(ads, batch * _REQUESTS, history_length, seed)
-    turns = itertools.cycle([tf.constant(part) for part in np.split(rows, _REQUESTS)])
-    return lambda: recommend(next(turns)).numpy()
+
+def _figures(decoder: SidDecoder, size: int, trie_build_seconds: float) -> common.Record:
+    bytes_per_ad = decoder.trie.nbytes / size
+    model = decoder.recommender
+    tables = [v.value for v in model.variables if v.shape[:1] == (size + 1,)]
+    tables += [table.value for table in model.catalog_softmax.followers]
+    table_bytes = sum(int(np.prod(table.shape)) * table.dtype.size for table in tables)
+    return {
+        "trie_build_seconds": round(trie_build_seconds, 4),
+        "bytes_per_ad": round(bytes_per_ad, 2),
+        "share_of_byte_limit": round(bytes_per_ad / LIMIT_BYTES_PER_AD, 3),
+        "model_table_bytes_per_ad": round(table_bytes / size, 2),
+    }
 
 
 def measure(
-    candidates: Sequence[Candidate], beam: int, batch: int, shape: Shape, repeats: int
+    candidates: Sequence[Candidate], beam: int, batch: int, repeats: int
 ) -> list[common.Record]:
     """A record per catalogue at one beam and batch, the first catalogue being the yardstick."""
-    calls = {
-        found.size: request(found.decoder, beam, batch, shape.history_length, shape.k, shape.seed)
-        for found in candidates
-    }
+    calls = {found.size: found.calls[beam, batch] for found in candidates}
     timings = common.alternate(calls, repeats)
     first = timings[candidates[0].size]
     return [
@@ -136,7 +125,7 @@ def measure(
             "ratio_to_smallest_catalogue": round(
                 float(np.median(timings[found.size]) / np.median(first)), 3
             ),
-            **found.figures(),
+            **found.figures,
         }
         for found in candidates
     ]
@@ -161,14 +150,14 @@ def peers(
     ours: Candidate, folder: Path, python: Path, shape: Shape, users: int, threads: int
 ) -> dict[str, harness.Worker]:
     """The peers' processes: a T5 of TIGER's size and one of as many parameters as ours."""
-    np.save(folder / "codes.npy", ours.sids.codes)
+    np.save(folder / "codes.npy", ours.codes)
     rows = generated.histories(ours.size, users, shape.history_length, shape.seed)
     np.save(folder / "histories.npy", rows)
-    tokens = 1 + sum(ours.sids.sizes)
+    tokens = 1 + sum(ours.sizes)
     sizes = (generation.TIGER, generation.of_parameters(ours.parameters, tokens))
     workers = {}
     for name, size in zip(PEERS, sizes, strict=True):
-        job = generation.Job(folder, ours.sids.sizes, size, threads, shape.seed)
+        job = generation.Job(folder, ours.sizes, size, threads, shape.seed)
         job.save()
         # Each answers once its model is made, so that the next may write its own job.
         workers[name] = harness.Worker(python, "benchmarks.peers.hf_t5", job, passive=False)
@@ -180,7 +169,7 @@ def compare(
     repeats: int,
 ) -> list[common.Record]:  # fmt: skip
     """A record per subject at one beam and batch; they take turns, call by call."""
-    own = request(ours.decoder, beam, batch, shape.history_length, shape.k, shape.seed)
+    own = ours.calls[beam, batch]
     task = generation.Request(beam, batch, shape.k).to_task()
     common.alternate({SUBJECT: own}, 1)
     for worker in workers.values():
@@ -259,20 +248,21 @@ def main(
 ) -> None:  # fmt: skip
     """Latency of `SidDecoder.recommend` against Hugging Face `generate`, and as a catalogue grows.
 
-    The peers decode over the smallest catalogue. The recommender has its default size. Histories
-    are full.
+    Ours is a servable in a session, as the model server runs it, without what a request costs over
+    gRPC. The peers decode over the smallest catalogue. The recommender has its default size.
+    Histories are full.
     """
     console, machine = common.console(), common.machine()
     common.print_machine(console, machine)
     shape = Shape(levels, codebook_size, history_length, k, seed)
+    settings = list(itertools.product(beams, batches))
     candidates = []
     for size in sorted(set(sizes)):
         with console.status(f"{size:,} ads: semantic IDs, trie and model"):
-            candidates.append(candidate(size, shape))
-    settings = list(itertools.product(beams, batches))
+            candidates.append(candidate(size, settings, shape))
     compared: list[common.Record] = []
     if peer_python.is_file():
-        users = max(batches) * _REQUESTS
+        users = max(batches) * REQUESTS
         with tempfile.TemporaryDirectory() as folder, console.status("Hugging Face") as status:
             workers = peers(
                 candidates[0], Path(folder), peer_python, shape, users, machine["cores"]
@@ -294,7 +284,7 @@ def main(
     grown: list[common.Record] = []
     for beam, batch in settings:
         with console.status(f"growing catalogue: beam {beam}, batch {batch}"):
-            grown += measure(candidates, beam, batch, shape, repeats)
+            grown += measure(candidates, beam, batch, repeats)
     with console.status("id tables"):
         ids = [id_tables(found.size) for found in candidates]
     _print(console, compared, grown, ids)

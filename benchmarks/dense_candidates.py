@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from benchmarks import common, decoding, generated
+from benchmarks import common, generated
+from benchmarks.served import Calls, served
 from sid_tfx.decoder import DENSE_CANDIDATES, SidDecoder
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.retrieval import build_index
@@ -72,20 +73,16 @@ def build(
 
 
 def measure(
-    decoders: Mapping[str, SidDecoder], batch: int, beam: int, history_length: int, k: int,
-    repeats: int, seed: int,
-) -> list[common.Record]:  # fmt: skip
+    calls: Mapping[str, Calls], ads: int, beam: int, batch: int, repeats: int
+) -> list[common.Record]:
     """A record per subject at one batch; they take turns, call by call."""
-    calls = {
-        subject: decoding.request(decoder, beam, batch, history_length, k, seed, "hybrid")
-        for subject, decoder in decoders.items()
-    }
-    timings = common.alternate(calls, repeats)
+    turns = {subject: found[beam, batch] for subject, found in calls.items()}
+    timings = common.alternate(turns, repeats)
     medians = {subject: float(np.median(found)) for subject, found in timings.items()}
     return [
         {
             "subject": subject,
-            "ads": decoders[subject].trie.num_leaves,
+            "ads": ads,
             "batch": batch,
             "median_ms": round(medians[subject], 3),
             "p95_ms": common.percentiles(found)["p95_ms"],
@@ -135,9 +132,14 @@ def main(
             status.update(f"{ads:,} ads: tuning the indices")
             max_k = DENSE_CANDIDATES + exclusions
             decoders, figures = build(recommender, queries, recall, max_k, seed)
+            settings = [(beam, batch) for batch in batches]
+            calls = {
+                subject: served(decoder, settings, history_length, k, seed, "hybrid")
+                for subject, decoder in decoders.items()
+            }
             for batch in batches:
                 status.update(f"{ads:,} ads: batch {batch}")
-                found = measure(decoders, batch, beam, history_length, k, repeats, seed)
+                found = measure(calls, ads, beam, batch, repeats)
                 records += [{**record, **figures[record["subject"]]} for record in found]
     shape = {"k": k, "beam": beam, "history_length": history_length, "recall_target": recall}
     records = [{**record, **shape, "seed": seed} for record in records]

@@ -324,6 +324,17 @@ def test_layers_come_back_from_their_config(layer):
     assert again.get_config() == layer.get_config()
 
 
+def test_a_block_gives_one_position_what_it_gives_all():
+    block = CausalBlock(8, 2, 16, max_length=3, dropout=0.5, seed=1)
+    inputs = np.random.default_rng(0).normal(size=(4, 5, 8)).astype(np.float32)
+    block.build(inputs.shape)
+    block.distance_bias.assign(np.random.default_rng(1).normal(size=(2, 3)))
+    everywhere = np.asarray(block(inputs))
+    position = np.array([0, 4, 2, 3], np.int32)
+    found = np.asarray(block.at(inputs, position))
+    np.testing.assert_allclose(found, everywhere[np.arange(4), position], atol=1e-5)
+
+
 JAX_SCRIPT = """
 import sys
 import keras, numpy as np

@@ -9,7 +9,7 @@ from keras import ops
 
 from sid_tfx.architectures.base import AdInputs, Architecture, flat
 from sid_tfx.layers import AdEmbedding, CausalBlock, LevelHead
-from sid_tfx.layers.history import last_state
+from sid_tfx.layers.history import last_position, last_state
 from sid_tfx.transformer import SeededLayers
 
 
@@ -59,15 +59,19 @@ class ItemLevel(Architecture):
 
     def read(self, ads: AdInputs, training: bool = False) -> Any:
         """States `[B, T, hidden_size]`, one per ad."""
+        x = self._inputs(ads, training)
+        for block in self.blocks:
+            x = block(x, training=training, segments=ads.segments)
+        return self.output_norm(x)
+
+    def _inputs(self, ads: AdInputs, training: bool = False) -> Any:
+        """What the first block reads, `[B, T, hidden_size]`."""
         vectors = None if ads.vectors is None else flat(ads.vectors)
         x = self.ad_embedding(flat(ads.codes), flat(ads.content), vectors)
         x = self.input_norm(ops.reshape(x, (*ops.shape(ads.rows), self.hidden_size)))
         if ads.kept is not None:
             x = x * ads.kept
-        x = self.input_drop(x, training=training)
-        for block in self.blocks:
-            x = block(x, training=training, segments=ads.segments)
-        return self.output_norm(x)
+        return self.input_drop(x, training=training)
 
     def sequence_logits(self, states: Any, codes: Any, training: bool) -> tuple[list[Any], Any]:
         """See `Architecture`."""
@@ -83,7 +87,12 @@ class ItemLevel(Architecture):
 
     def user_state(self, ads: AdInputs) -> Any:
         """The last state, float `[B, hidden_size]`."""
-        return last_state(self.read(ads), ads.rows)
+        *before, last = self.blocks
+        x = self._inputs(ads)
+        for block in before:
+            x = block(x)
+        # Of the last block's outputs one is read.
+        return self.output_norm(last.at(x, last_position(ads.rows)))
 
     def user_vector(self, state: Any) -> Any:
         """See `Architecture`."""

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from sid_tfx.layers.history import take_rows
 from sid_tfx.transformer import SeededLayers, join_heads, split_heads
 
 
@@ -115,6 +116,27 @@ class CausalBlock(keras.layers.Layer):
         logits = ops.where(visible, logits, -1e9)
         mixed = join_heads(ops.matmul(ops.softmax(logits), value))
         return ops.reshape(self._finish(x, mixed, training), shape), (key, value)
+
+    def at(self, inputs: Any, position: Any) -> Any:
+        """The output at one position of each row; those of the others are not computed.
+
+        Args:
+            inputs: float `[B, T, hidden_size]`.
+            position: int `[B]`.
+
+        Returns:
+            float `[B, hidden_size]`.
+        """
+        length = ops.shape(inputs)[1]
+        query, key, value = self._split(ops.reshape(inputs, (-1, self.hidden_size)), (-1, length))
+        query = split_heads(take_rows(join_heads(query), position[:, None]), self.num_heads)
+        logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+        distance = position[:, None] - ops.arange(length, dtype=position.dtype)[None, :]
+        bias = ops.transpose(self._bias(distance), (1, 0, 2))[:, :, None]
+        logits = ops.where(distance[:, None, None] >= 0, logits + bias, -1e9)
+        mixed = join_heads(ops.matmul(ops.softmax(logits), value))
+        tokens = ops.squeeze(take_rows(inputs, position[:, None]), axis=1)
+        return self._finish(tokens, mixed, training=False)
 
     def step(
         self, inputs: Any, shared: tuple[Any, Any], shared_length: Any, own: Any

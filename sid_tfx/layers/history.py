@@ -72,8 +72,16 @@ def last_state(states: Any, rows: Any) -> Any:
     Returns:
         float `[B, d]`.
     """
+    return ops.squeeze(take_rows(states, last_position(rows)[:, None]), axis=1)
+
+
+def last_position(rows: Any) -> Any:
+    """Where each history's last ad is, int32 `[B]`, of rows `[B, T]` from `pack_history`.
+
+    0 for a history without ads.
+    """
     length = ops.sum(ops.cast(rows > 0, "int32"), axis=1)
-    return ops.squeeze(take_rows(states, ops.maximum(length - 1, 0)[:, None]), axis=1)
+    return ops.maximum(length - 1, 0)
 
 
 def take_rows(values: Any, index: Any) -> Any:

@@ -195,7 +195,7 @@ class RecommenderConfig(_Section):
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         0.99, description="of the moving average of the weights; null keeps the weights themselves"
     )
-    patience: PositiveInt = Field(6, description="epochs without a better validation N@10")
+    patience: PositiveInt = Field(16, description="epochs without a better validation N@10")
     validation_users: PositiveInt = Field(3000, description="users ranked for after each epoch")
     max_history: PositiveInt = Field(50, description="newest ads of a history that are read")
     context: list[Literal["time", "event", "weight"]] | None = Field(

@@ -14,7 +14,7 @@ from sid_tfx.catalog import SidCatalog
 from sid_tfx.context import EventContext
 from sid_tfx.embedding import look_up
 from sid_tfx.layers import CatalogSoftmax, ContextEmbedding, DenseHead
-from sid_tfx.layers.dense_head import cross_entropy
+from sid_tfx.layers.cross_entropy import cross_entropy
 from sid_tfx.layers.history import history_rows, next_rows, read_histories
 from sid_tfx.transformer import SeededLayers
 

@@ -9,16 +9,8 @@ import numpy as np
 from keras import ops
 
 from sid_tfx.embedding import look_up
+from sid_tfx.layers.cross_entropy import cross_entropy
 from sid_tfx.transformer import SeededLayers
-
-
-def cross_entropy(logits: Any, labels: Any, smoothing: float = 0.0) -> Any:
-    """Cross-entropy `[...]` of int labels, `smoothing` spread evenly over all classes."""
-    loss = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-    if smoothing:
-        even = ops.logsumexp(logits, axis=-1) - ops.mean(logits, axis=-1)
-        loss = (1 - smoothing) * loss + smoothing * even
-    return loss
 
 
 @keras.saving.register_keras_serializable(package="sid_tfx")

@@ -14,7 +14,6 @@ TORCH := .bench-torch-venv/.requirements-installed
 CONFIG ?= configs/sample.yaml
 # Processes that tests run in; the tests of a file stay together, for they share what they set up.
 WORKERS ?= 2
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 RUN_ARGS := --config $(CONFIG) $(if $(ADS),--ads "$(ADS)") $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
 
 # Native libraries write a page of notices per process; what goes wrong raises in Python.
@@ -27,10 +26,10 @@ run: setup
 	@$(PY) pipeline.py run $(RUN_ARGS) --then-query
 
 test: setup
-	@$(PYTEST) -m "not slow" $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: setup
-	@$(PYTEST) -m slow $(ARGS)
+	@$(PY) -m pytest -m slow $(ARGS)
 
 lint: setup
 	@$(VENV)/bin/ruff check .

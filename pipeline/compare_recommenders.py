@@ -121,6 +121,7 @@ def _train_all(
                 1024 * memory_limit_gb,
                 cores,
                 module=_MODULE,
+                backend=cell.spec.get("backend", "tensorflow"),
             )
             found, reason = _kept(base, cell)
             if found is None:

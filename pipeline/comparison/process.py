@@ -23,6 +23,8 @@ _POLL_SECONDS = 0.5
 _LAST_LINES = 8
 # Of Linux: the signal that a process gets when the thread that started it ends.
 _PR_SET_PDEATHSIG = 1
+# Tells a process which one `run_job`s it.
+_PARENT = "SID_TFX_CELL_PARENT"
 
 
 class CellFailed(Exception):
@@ -49,6 +51,9 @@ def end_with_parent() -> None:
     """Makes this process end when the one that `run_job`s it is killed; for modules it runs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # One that was killed while this process still imported its modules sends no signal any more.
+    if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):
+        sys.exit("the command that started this training is gone")
 
 
 def run_job(
@@ -57,6 +62,7 @@ def run_job(
     memory_limit_mb: float,
     cores: Sequence[int],
     module: str = _MODULE,
+    backend: str = "tensorflow",
 ) -> None:
     """Trains a cell and waits for it.
 
@@ -66,6 +72,7 @@ def run_job(
         memory_limit_mb: The process is ended when it holds more.
         cores: The cores that it may use; TensorFlow starts a thread for each.
         module: Runs as `python -m MODULE JOB.json`.
+        backend: Keras' in that process, whatever this one runs on.
 
     Raises:
         CellFailed: The process failed, or was ended over its memory.
@@ -76,8 +83,8 @@ def run_job(
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONHASHSEED": "0",
-        # The decoder needs TensorFlow, whatever this process runs on.
-        "KERAS_BACKEND": "tensorflow",
+        "KERAS_BACKEND": backend,
+        _PARENT: str(os.getpid()),
     }
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory() as folder, log.open("w") as output:

@@ -310,3 +310,14 @@ def test_a_killed_command_leaves_no_training_behind():
     process.wait()
     training.wait(10)
     assert not training.is_running()
+
+
+def test_a_training_whose_command_was_killed_before_it_began_does_not_begin():
+    child = "from pipeline.comparison.process import end_with_parent; end_with_parent(); print(1)"
+    environment = {**os.environ, "SID_TFX_CELL_PARENT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", child], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "is gone" in done.stderr

@@ -98,8 +98,8 @@ def here(monkeypatch):
     """Cells train in this process; the names of those that did."""
     trained = []
 
-    def run(job, log, memory_limit_mb, cores, module):
-        assert module == train.__name__
+    def run(job, log, memory_limit_mb, cores, module, backend):
+        assert (module, backend) == (train.__name__, "tensorflow")
         log.parent.mkdir(parents=True, exist_ok=True)
         path = log.with_suffix(".job")
         path.write_text(json.dumps(job))
@@ -121,6 +121,21 @@ def compare(folder, results, methods, *more):
         results=results, reference="item_knn",
     )  # fmt: skip
     return records, failed, console.export_text()
+
+
+@pytest.mark.unit
+def test_semantic_id_methods_train_on_the_backend_that_was_asked_for(market, tmp_path, monkeypatch):
+    backends = {}
+
+    def run(job, log, memory_limit_mb, cores, module, backend):
+        backends[job["spec"]["method"]] = backend
+        raise CellFailed("seen enough")
+
+    monkeypatch.setattr(compare_recommenders, "run_job", run)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    compare(market, tmp_path, ["sasrec", "item_level"])
+    # SASRec is a baseline of either table.
+    assert backends == {"sasrec": "tensorflow", "item_level": "jax"}
 
 
 @pytest.mark.unit

@@ -129,13 +129,15 @@ class CausalBlock(keras.layers.Layer):
         """
         length = ops.shape(inputs)[1]
         query, key, value = self._split(ops.reshape(inputs, (-1, self.hidden_size)), (-1, length))
-        query = split_heads(take_rows(join_heads(query), position[:, None]), self.num_heads)
+        # Of what a table of strings looked up TensorFlow knows no rank, and says so at each load.
+        position = ops.reshape(position, (-1, 1))
+        query = split_heads(take_rows(join_heads(query), position), self.num_heads)
         logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-        distance = position[:, None] - ops.arange(length, dtype=position.dtype)[None, :]
+        distance = position - ops.arange(length, dtype=position.dtype)[None, :]
         bias = ops.transpose(self._bias(distance), (1, 0, 2))[:, :, None]
         logits = ops.where(distance[:, None, None] >= 0, logits + bias, -1e9)
         mixed = join_heads(ops.matmul(ops.softmax(logits), value))
-        tokens = ops.squeeze(take_rows(inputs, position[:, None]), axis=1)
+        tokens = ops.squeeze(take_rows(inputs, position), axis=1)
         return self._finish(tokens, mixed, training=False)
 
     def step(

@@ -170,7 +170,7 @@ def compare(
     ours: Candidate, workers: dict[str, harness.Worker], beam: int, batch: int, shape: Shape,
     repeats: int,
 ) -> list[common.Record]:  # fmt: skip
-    """A record per subject at one beam and batch; they take turns, call by call."""
+    """A record per subject at one beam and batch; they take turns."""
     own = ours.calls[beam, batch]
     task = generation.Request(beam, batch, shape.k).to_task()
     common.alternate({SUBJECT: own}, 1)

@@ -28,8 +28,7 @@ def served(
     """Calls of `recommend` at these beams and batches, as the model server makes them.
 
     The decoder is exported and loaded into a session, where a request runs in its caller's thread.
-    A `tf.function` called from Python wakes a pool of threads for its operations, which takes about
-    as long as they do.
+    A `tf.function` called from Python hands its operations to a pool of threads, which takes longer.
     """
 
     def signature(beam: int, batch: int) -> tf.types.experimental.GenericFunction:

@@ -51,7 +51,7 @@ def end_with_parent() -> None:
     """Makes this process end when the one that `run_job`s it is killed; for modules it runs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # One that was killed while this process still imported its modules sends no signal any more.
+    # A parent that was killed while this process imported its modules sends no signal any more.
     if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):
         sys.exit("the command that started this training is gone")
 

@@ -134,7 +134,7 @@ def test_semantic_id_methods_train_on_the_backend_that_was_asked_for(market, tmp
     monkeypatch.setattr(compare_recommenders, "run_job", run)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     compare(market, tmp_path, ["sasrec", "item_level"])
-    # SASRec is a baseline of either table.
+    # SASRec's cell is the same in the tables of both backends.
     assert backends == {"sasrec": "tensorflow", "item_level": "jax"}
 
 

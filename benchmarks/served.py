@@ -28,7 +28,7 @@ def served(
     """Calls of `recommend` at these beams and batches, as the model server makes them.
 
     The decoder is exported and loaded into a session, where a request runs in its caller's thread.
-    A `tf.function` called from Python hands its operations to a pool of threads, which takes longer.
+    A `tf.function` called from Python hands its operations to a pool of threads: that is slower.
     """
 
     def signature(beam: int, batch: int) -> tf.types.experimental.GenericFunction:

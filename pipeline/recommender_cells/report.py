@@ -155,7 +155,7 @@ def print_tables(
         if lines:
             table = Table(title=name, title_justify="left")
             for column in titles:
-                table.add_column(column)
+                table.add_column(column, overflow="fold")
             for line in lines:
                 table.add_row(*line)
             console.print(table)

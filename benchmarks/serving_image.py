@@ -59,7 +59,7 @@ def main(base_path: Path, json_path: Path | None) -> None:
     common.print_machine(console, found)
     version = newest_version(base_path)
     sizes = installed_sizes(image_packages(_DOCKERFILE))
-    server = ServerProcess(base_path, "--rest_api_port=0", "--enable_batching=true")
+    server = ServerProcess(base_path, "--pick_rest_api_port", "--enable_batching=true")
     begin = time.perf_counter()
     with server:
         seconds = time.perf_counter() - begin

@@ -6,22 +6,49 @@ import logging
 import os
 import signal
 import threading
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from serving.flags import (
+    OptionalFile,
+    boolean,
+    channel_arguments,
+    foreign_options,
+    op_threads,
+    without_effect,
+)
+
 if TYPE_CHECKING:
     from serving.model_config import ModelConfig
     from serving.settings import ServerSettings
 
-_FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
+_FILE = OptionalFile()
+# TF Serving's, where no --batching_parameters_file names another.
+_BATCH_THREADS = "model_server_batch_threads"
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        try:
+            own = version("sid_tfx")
+        except PackageNotFoundError:
+            # An image may hold the folder `serving` without the package.
+            own = "unpackaged"
+        click.echo(f"sid_tfx model server: {own}")
+        click.echo(f"TensorFlow Library: {version('tensorflow')}")
+        context.exit()
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 100})
 @click.option("--port", default=8500, help="gRPC port; 0 picks a free one and logs it.")
-@click.option("--rest_api_port", type=int, help="HTTP port; 0 picks a free one. Default: no HTTP.")
+@click.option(
+    "--rest_api_port", default=0, type=click.IntRange(min=0), help="HTTP port; 0 for no HTTP."
+)
+@boolean("--pick_rest_api_port", help="HTTP on a free port, which is logged.")
 @click.option("--rest_api_timeout_in_ms", default=30000, type=click.IntRange(min=1))
 @click.option("--host", default="0.0.0.0", help="Address to listen on.")
 @click.option("--model_name", default="sid_tfx", help="The model's name in requests.")
@@ -33,7 +60,8 @@ _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 @click.option(
     "--model_config_file",
     type=_FILE,
-    help="Instead of one model: a ModelServerConfig with names, policies and labels.",
+    help="A ModelServerConfig with names, policies and labels; --model_name and "
+    "--model_base_path are ignored then.",
 )
 @click.option(
     "--model_config_file_poll_wait_seconds",
@@ -50,15 +78,13 @@ _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
     type=click.FloatRange(min=0),
     help="Seconds between looks for a new version; 0 looks once.",
 )
-@click.option(
+@boolean(
     "--allow_version_labels_for_unavailable_models",
     "labels_for_unavailable",
-    type=bool,
-    default=False,
     help="Whether a new label may name a version that does not serve; at the start none does.",
 )
-@click.option("--enable_model_warmup", "warm_up", type=bool, default=True)
-@click.option("--enable_batching", type=bool, default=False)
+@boolean("--enable_model_warmup", "warm_up", default=True)
+@boolean("--enable_batching")
 @click.option("--batching_parameters_file", type=_FILE, help="A BatchingParameters file.")
 @click.option("--monitoring_config_file", type=_FILE, help="A MonitoringConfig file.")
 @click.option("--ssl_config_file", type=_FILE, help="TLS of the gRPC port: an SSLConfig file.")
@@ -66,6 +92,11 @@ _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 @click.option("--tls_certificate", type=_FILE, help="The server's certificate, PEM.")
 @click.option("--tls_client_ca", type=_FILE, help="Clients need a certificate of this authority.")
 @click.option("--grpc_max_threads", "--max_workers", "max_workers", default=16)
+@click.option(
+    "--grpc_channel_arguments",
+    default="",
+    help="For the gRPC server: key=value, comma-separated.",
+)
 @click.option("--max_queue", default=1000, help="Requests that may wait for a thread.")
 @click.option("--max_message_bytes", default=64 * 1024 * 1024)
 @click.option("--drain_seconds", default=30.0, help="Time for requests in flight on SIGTERM.")
@@ -76,14 +107,28 @@ _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 )
 @click.option("--tensorflow_intra_op_parallelism", "intra_op_threads", default=0)
 @click.option("--tensorflow_inter_op_parallelism", "inter_op_threads", default=0)
+@click.option(
+    "--tensorflow_session_parallelism", default=0, help="Both of them, where neither is given."
+)
+@boolean(
+    "--version",
+    help="Shows the version and ends.",
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+)
+@foreign_options
 def main(
     drain_seconds: float, lame_duck_seconds: float, config_poll_seconds: float, **flags: Any
 ) -> None:
     """Serves models through TF Serving's gRPC and REST API; the flags are TF Serving's.
 
+    Flags of TF Serving that are not listed are refused, or logged to have no effect.
     SIGTERM and SIGINT drain: requests in flight finish, then the process ends with 0.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for line in without_effect(flags):
+        logging.warning(line)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The signals are taken before the slow import, so that an early SIGTERM ends it cleanly too.
     ending = threading.Event()
@@ -121,10 +166,12 @@ def _configs(flags: dict[str, Any]) -> list[ModelConfig]:
     from serving.model_config import ModelConfig, read_model_configs
 
     config_file, base_path = flags["model_config_file"], flags["model_base_path"]
-    if (config_file is None) == (base_path is None):
-        raise click.UsageError("give one of --model_base_path and --model_config_file")
     if config_file:
+        if base_path is not None:
+            logging.info("--model_base_path is ignored: --model_config_file is given")
         return read_model_configs(config_file)
+    if base_path is None:
+        raise click.UsageError("give --model_base_path or --model_config_file")
     return [ModelConfig(flags["model_name"], base_path)]
 
 
@@ -141,7 +188,7 @@ def _settings(flags: dict[str, Any]) -> ServerSettings:
     if flags["batching_parameters_file"]:
         batching = read_batching_parameters(flags["batching_parameters_file"])
     elif flags["enable_batching"]:
-        batching = BatchingParameters()
+        batching = BatchingParameters(thread_pool_name=_BATCH_THREADS)
     tls: TlsConfig | None = None
     key, certificate = flags["tls_key"], flags["tls_certificate"]
     if flags["ssl_config_file"]:
@@ -157,10 +204,14 @@ def _settings(flags: dict[str, Any]) -> ServerSettings:
         metrics_path = (given.path or DEFAULT_PATH) if given.enable else ""
     names = (
         "host", "port", "max_workers", "max_queue", "max_message_bytes", "poll_seconds",
-        "labels_for_unavailable", "warm_up", "intra_op_threads", "inter_op_threads",
+        "labels_for_unavailable", "warm_up",
     )  # fmt: skip
+    intra_op_threads, inter_op_threads = op_threads(flags)
     return ServerSettings(
-        rest_port=flags["rest_api_port"],
+        rest_port=0 if flags["pick_rest_api_port"] else flags["rest_api_port"] or None,
+        grpc_options=channel_arguments(flags["grpc_channel_arguments"]),
+        intra_op_threads=intra_op_threads,
+        inter_op_threads=inter_op_threads,
         rest_timeout_seconds=1e-3 * flags["rest_api_timeout_in_ms"],
         batching=batching,
         tls=tls,

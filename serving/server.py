@@ -189,15 +189,17 @@ class Server:
 
     def _grpc_server(self) -> grpc.Server:
         workers, bound = self.settings.max_workers, self.settings.max_message_bytes
+        options: dict[str, int | str] = {
+            "grpc.max_receive_message_length": bound,
+            "grpc.max_send_message_length": bound,
+            # Two servers on one port would each get half of the requests.
+            "grpc.so_reuseport": 0,
+            **dict(self.settings.grpc_options),
+        }
         return grpc.server(
             ThreadPoolExecutor(workers, thread_name_prefix="rpc"),
             maximum_concurrent_rpcs=workers + self.settings.max_queue,
-            options=[
-                ("grpc.max_receive_message_length", bound),
-                ("grpc.max_send_message_length", bound),
-                # Two servers on one port would each get half of the requests.
-                ("grpc.so_reuseport", 0),
-            ],
+            options=list(options.items()),
         )
 
     def _scheduler(self) -> BatchScheduler | None:

@@ -30,6 +30,7 @@ class ServerSettings:
         warm_up: whether the warm-up file of a version is run.
         intra_op_threads: see `Servable`.
         inter_op_threads: see `Servable`.
+        grpc_options: further arguments of the gRPC server; they win over the server's own.
 
     Raises:
         ValueError: a bound is out of range.
@@ -51,6 +52,7 @@ class ServerSettings:
     warm_up: bool = True
     intra_op_threads: int = 0
     inter_op_threads: int = 0
+    grpc_options: tuple[tuple[str, int | str], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_workers", "max_message_bytes", "rest_timeout_seconds"):

@@ -53,7 +53,7 @@ class Sender:
 def server(publish: Callable[[int], Path]) -> Iterator[Process]:
     process = Process(
         publish(1).parent,
-        "--rest_api_port=0",
+        "--pick_rest_api_port",
         "--enable_batching=true",
         f"--max_message_bytes={MAX_MESSAGE}",
     )

@@ -14,16 +14,20 @@ class BatchingParameters:
     """TF Serving's parameters by their names.
 
     Args:
-        max_batch_size: rows of a batch at most; a request with more is refused.
+        max_batch_size: rows of a request at most, and of a batch where none is split.
         batch_timeout_micros: how long a batch that is not full waits for more rows.
         max_enqueued_batches: batches that may wait for a thread, per signature; a request past
             them is refused with RESOURCE_EXHAUSTED.
         num_batch_threads: batches that run at once; 0 takes the number of cores.
         thread_pool_name: label of the queueing metrics.
         allowed_batch_sizes: sizes a batch is padded to, ascending, the last one
-            `max_batch_size`; empty for no padding.
+            `execution_batch_size`; empty for no padding.
         pad_variable_length_inputs: accepted, and needs nothing done: requests whose inputs
             differ in shape are never merged, so none has to be padded to another's length.
+        enable_large_batch_splitting: whether a request of more rows than a batch is run in
+            several.
+        max_execution_batch_size: rows of a batch at most where requests are split; None for
+            `max_batch_size`. Without splitting it is not read.
 
     Raises:
         ValueError: a parameter is out of range; the message names it.
@@ -36,6 +40,8 @@ class BatchingParameters:
     thread_pool_name: str = "batch_threads"
     allowed_batch_sizes: tuple[int, ...] = ()
     pad_variable_length_inputs: bool = False
+    enable_large_batch_splitting: bool = False
+    max_execution_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_enqueued_batches"):
@@ -44,14 +50,25 @@ class BatchingParameters:
         for name in ("batch_timeout_micros", "num_batch_threads"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
+        most = self.execution_batch_size
+        if not 1 <= most <= self.max_batch_size:
+            raise ValueError(
+                f"max_execution_batch_size is {most}: give 1 to max_batch_size, "
+                f"{self.max_batch_size}"
+            )
         sizes = self.allowed_batch_sizes
-        if not sizes:
-            return
-        if list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != self.max_batch_size:
+        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != most):
             raise ValueError(
                 f"allowed_batch_sizes is {list(sizes)}: give ascending sizes of which the last is "
-                f"max_batch_size, {self.max_batch_size}"
+                f"the largest batch, {most}"
             )
+
+    @property
+    def execution_batch_size(self) -> int:
+        """The rows a batch has at most."""
+        if self.enable_large_batch_splitting and self.max_execution_batch_size is not None:
+            return self.max_execution_batch_size
+        return self.max_batch_size
 
     @property
     def threads(self) -> int:

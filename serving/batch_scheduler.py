@@ -55,7 +55,7 @@ class BatchScheduler:
     ) -> None:
         self._parameters, self._on_batch = parameters, on_batch
         self._timeout = 1e-6 * parameters.batch_timeout_micros
-        self._capacity = parameters.max_enqueued_batches * parameters.max_batch_size
+        self._capacity = parameters.max_enqueued_batches * parameters.execution_batch_size
         self._queues: dict[Hashable, _Queue] = {}
         self._ready = threading.Condition()
         self._stopped = False
@@ -89,7 +89,7 @@ class BatchScheduler:
                 RESOURCE_EXHAUSTED when the queue is full, DEADLINE_EXCEEDED.
             Exception: what `run` answered with.
         """
-        most = self._parameters.max_batch_size
+        most = self._parameters.execution_batch_size
         if rows > most:
             raise invalid_argument(f"Task size {rows} is larger than maximum batch size {most}")
         task = _Task(payload, rows, deadline, time.monotonic())
@@ -154,7 +154,9 @@ class BatchScheduler:
             if not self._due(queue, now):
                 continue
             tasks, rows = [], 0
-            while queue.tasks and rows + queue.tasks[0].rows <= self._parameters.max_batch_size:
+            while (
+                queue.tasks and rows + queue.tasks[0].rows <= self._parameters.execution_batch_size
+            ):
                 task = queue.tasks.popleft()
                 queue.rows -= task.rows
                 if task.abandoned or (task.deadline is not None and task.deadline < now):
@@ -175,7 +177,7 @@ class BatchScheduler:
 
     def _due(self, queue: _Queue, now: float) -> bool:
         return (
-            queue.rows >= self._parameters.max_batch_size
+            queue.rows >= self._parameters.execution_batch_size
             or self._stopped
             or queue.tasks[0].enqueued + self._timeout <= now
         )

@@ -2,7 +2,8 @@
 
 A request gets what it would get alone: only calls of one signature and equal shapes are merged, no
 input is padded to another's length, and when a batch fails its calls run one by one, so that the
-error reaches the request that caused it and no other.
+error reaches the request that caused it and no other. Where the parameters allow it, a call of more
+rows than a batch is run in pieces, one after the other.
 """
 
 from __future__ import annotations
@@ -54,19 +55,35 @@ class BatchingServable:
         rows = _rows(inputs)
         if rows == 0:
             return self._servable.run(signature, inputs, outputs, deadline)
+        size = self._parameters.execution_batch_size
+        if rows <= size:
+            answer = self._enqueue(signature, inputs, rows, deadline)
+            return [answer[alias] for alias in outputs]
+        if rows > self._parameters.max_batch_size:
+            raise invalid_argument(
+                f"Task size {rows} is larger than maximum batch size "
+                f"{self._parameters.max_batch_size}"
+            )
+        answers = []
+        for start in range(0, rows, size):
+            piece = {alias: value[start : start + size] for alias, value in inputs.items()}
+            answers.append(self._enqueue(signature, piece, min(size, rows - start), deadline))
+        return [np.concatenate([answer[alias] for answer in answers]) for alias in outputs]
+
+    def close(self) -> None:
+        """Frees the servable. No call may be running."""
+        self._servable.close()
+
+    def _enqueue(self, signature: str, inputs: Inputs, rows: int, deadline: float | None) -> Inputs:
         shapes = tuple(value.shape[1:] for value in inputs.values())
-        answer = self._scheduler.call(
+        answer: Inputs = self._scheduler.call(
             (id(self), signature, shapes),
             lambda batch: self._run(signature, batch),
             inputs,
             rows,
             deadline,
         )
-        return [answer[alias] for alias in outputs]
-
-    def close(self) -> None:
-        """Frees the servable. No call may be running."""
-        self._servable.close()
+        return answer
 
     def _run(self, signature: str, batch: Sequence[Inputs]) -> list:
         try:

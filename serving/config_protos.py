@@ -2,7 +2,7 @@
 
 `tensorflow-serving-api` ships `ModelServerConfig` only. The files of `--batching_parameters_file`,
 `--ssl_config_file` and `--monitoring_config_file` are text protos too, so their messages are
-described here with the same names, types and numbers, and parsed by protobuf itself.
+described here with the same names and types, and parsed by protobuf itself.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from google.protobuf.message import Message
 _PACKAGE = "sid_tfx.serving"
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _INT64_VALUE, _STRING_VALUE = ".google.protobuf.Int64Value", ".google.protobuf.StringValue"
+_BOOL_VALUE = ".google.protobuf.BoolValue"
 
-# Field names in the order of their numbers.
+# Field names; their numbers, which text does not show, are those of this order.
 _MESSAGES: Mapping[str, Mapping[str, int | str]] = {
     "BatchingParameters": {
         "max_batch_size": _INT64_VALUE,
@@ -34,6 +35,8 @@ _MESSAGES: Mapping[str, Mapping[str, int | str]] = {
         "thread_pool_name": _STRING_VALUE,
         "allowed_batch_sizes": _FIELD.TYPE_INT64,
         "pad_variable_length_inputs": _FIELD.TYPE_BOOL,
+        "enable_large_batch_splitting": _BOOL_VALUE,
+        "max_execution_batch_size": _INT64_VALUE,
     },
     "SSLConfig": {
         "server_key": _FIELD.TYPE_STRING,

@@ -197,12 +197,53 @@ def test_the_file_has_tf_servings_format(tmp_path: Path) -> None:
         ("max_batch { value: 3 }", 'no field named "max_batch"'),
         ("max_batch_size { value: 0 }", "max_batch_size is 0: give at least 1"),
         ("allowed_batch_sizes: 3", r"allowed_batch_sizes is \[3\]"),
+        ("batch_padding_policy { value: 'PAD_UP' }", 'no field named "batch_padding_policy"'),
+        (
+            "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 0 }",
+            "max_execution_batch_size is 0: give 1 to max_batch_size, 1000",
+        ),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_batching_parameters(path)
     with pytest.raises(ValueError, match="absent"):
         read_batching_parameters(tmp_path / "absent")
+
+
+def test_split_batches_are_bounded_by_their_own_parameter(tmp_path: Path) -> None:
+    path = tmp_path / "batching.config"
+    sizes = "max_batch_size { value: 8 } max_execution_batch_size { value: 4 }"
+    path.write_text(
+        f"{sizes} enable_large_batch_splitting {{ value: true }} allowed_batch_sizes: 4"
+    )
+    assert read_batching_parameters(path).execution_batch_size == 4
+    # As in TF Serving, a request that is not split knows no other bound than max_batch_size.
+    path.write_text(f"{sizes} enable_large_batch_splitting {{ value: false }}")
+    assert read_batching_parameters(path).execution_batch_size == 8
+
+
+def test_a_request_of_more_rows_than_a_batch_is_split(servable: Servable) -> None:
+    seen: list[int] = []
+    parameters = BatchingParameters(
+        max_batch_size=8, enable_large_batch_splitting=True, max_execution_batch_size=3
+    )
+    scheduler = BatchScheduler(parameters, lambda waits, rows: seen.append(sum(rows)))
+    batched = BatchingServable(servable, scheduler, parameters)
+    outputs = ["ad_ids", "scores", "count"]
+
+    def rows(count: int) -> dict[str, np.ndarray]:
+        return {"history": np.concatenate([history(ad)["history"] for ad in AD_IDS[:count]])}
+
+    split = batched.run("recommend", rows(8), outputs)
+    assert seen == [3, 3, 2]
+    for got, expected in zip(split, servable.run("recommend", rows(8), outputs), strict=True):
+        if got.dtype == np.float32:
+            np.testing.assert_allclose(got, expected, rtol=1e-6)
+        else:
+            np.testing.assert_array_equal(got, expected)
+    with pytest.raises(ServingError, match="Task size 9 is larger than maximum batch size 8"):
+        batched.run("recommend", rows(9), outputs)
+    scheduler.close()
 
 
 def test_a_batching_server_answers_and_counts(toys: dict[int, Path]) -> None:

@@ -150,7 +150,7 @@ class _Rest(_Front):
         await self.write_answer(answer, "application/json")
 
     # What a path does not know is for the API to say, and it says so of every method alike.
-    get = post = put = delete = patch = answer
+    get = head = post = put = delete = patch = options = answer
 
 
 class _MetricsPage(_Front):

@@ -170,25 +170,18 @@ def _to_integer(dtype: tf.DType) -> Callable[[Any], int]:
 
 
 def _to_float(dtype: tf.DType) -> Callable[[Any], float]:
-    # Integers past the mantissa and reals past the range would silently become other numbers.
-    bits = np.finfo(dtype.as_numpy_dtype).nmant + 1
+    # A number between two of the dtype becomes the nearest, as TF Serving's documentation of the
+    # REST API has it; past the range there is none.
     largest = float(np.finfo(dtype.as_numpy_dtype).max)
 
     def convert(value: Any) -> float:
-        if type(value) is float:
-            if math.isfinite(value) and abs(value) > largest:
-                raise invalid_argument(
-                    f"Cannot convert JSON value: {shown(value)} to {dtype.name} without loss of "
-                    "precision."
-                )
-            return value
-        if type(value) is not int:
+        if type(value) is not float and type(value) is not int:
             raise _type_error(value, dtype)
-        if abs(value) >= 1 << bits:
+        if largest < abs(value) != math.inf:
             raise invalid_argument(
                 f"Cannot convert JSON value: {shown(value)} to {dtype.name} without loss of "
                 "precision."
             )
-        return value
+        return float(value)
 
     return convert

@@ -8,6 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 from typing import NoReturn
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf import json_format
@@ -31,10 +32,11 @@ from serving.models import Models
 log = logging.getLogger(__name__)
 
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_INFERENCE = re.compile(
-    rf"(?i:/v1/models)/(?P<name>[^/:]+){_VERSION}:(?i:(?P<method>predict|classify|regress))"
-)
-_STATUS = re.compile(rf"(?i:/v1/models)(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?")
+_METHODS = ("classify", "predict", "regress")
+# TF Serving's expressions. They match in either case; that a method is written small is checked
+# later, and METADATA is no metadata but the status.
+_INFERENCE = re.compile(rf"(?i)/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>\w+)")
+_STATUS = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>metadata))?")
 _MAX_VERSION = 2**63 - 1
 
 _HTTP = {
@@ -94,7 +96,7 @@ class RestApi:
         """Answers one request.
 
         Args:
-            method: GET or POST.
+            method: GET or POST; no path knows another.
             path: the path, percent-encoding untouched.
             body: the body.
             deadline: `time.monotonic()` past which the caller has stopped waiting.
@@ -102,7 +104,7 @@ class RestApi:
         inference = _INFERENCE.fullmatch(path) if method == "POST" else None
         status = _STATUS.fullmatch(path) if method == "GET" else None
         try:
-            if inference:
+            if inference and inference["method"] in _METHODS:
                 return Answer(200, self._infer(inference, body, deadline))
             if status:
                 return Answer(200, self._describe(status))
@@ -115,7 +117,7 @@ class RestApi:
 
     def _infer(self, match: re.Match, body: bytes, deadline: float) -> bytes:
         begin, code = time.perf_counter(), grpc.StatusCode.UNKNOWN
-        method = match["method"].lower()
+        method, name = match["method"], unquote(match["name"])
         try:
             spec = _spec(match)
             if method != "predict":
@@ -128,7 +130,7 @@ class RestApi:
             raise
         finally:
             seconds = time.perf_counter() - begin
-            self._metrics.observe_request(match["name"], method, "REST", code.name, seconds)
+            self._metrics.observe_request(name, method, "REST", code.name, seconds)
 
     def _predict(self, spec: ModelSpec, body: bytes, deadline: float) -> bytes:
         given = json_requests.parse_predict(body)
@@ -154,7 +156,7 @@ class RestApi:
         if not match["name"]:
             raise invalid_argument("Missing model name in request.")
         spec = _spec(match)
-        if not match["metadata"]:
+        if match["part"] != "metadata":
             status = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
             return json.dumps(_to_dict(self._management.status(status)), indent=1).encode()
         response = self._inference.metadata(
@@ -172,9 +174,9 @@ class RestApi:
 
 
 def _spec(match: re.Match) -> ModelSpec:
-    spec = ModelSpec(name=match["name"])
+    spec = ModelSpec(name=unquote(match["name"]))
     if match["label"]:
-        spec.version_label = match["label"]
+        spec.version_label = unquote(match["label"])
     elif match["version"]:
         version = int(match["version"]) if len(match["version"]) < 20 else _MAX_VERSION + 1
         if version > _MAX_VERSION:

@@ -365,7 +365,7 @@ def rest_case(rng: Rng) -> Hostile:
         number = json.dumps({"signature_name": "similar_to_embedding", "inputs": [values]})
         odd, codes = {
             0: ("1e39", {400}), 1: ("NaN", {200}), 2: ("-Infinity", {200}), 3: ("9" * 5000, {400}),
-            4: ('"1"', {400}), 5: ("true", {400}), 6: ("16777217", {400}), 7: ("1e-400", {200}),
+            4: ('"1"', {400}), 5: ("true", {400}), 6: ("16777217", {200}), 7: ("1e-400", {200}),
         }[int(rng.integers(8))]  # fmt: skip
         return Hostile(what, f"POST {path}:predict", number.replace("1.0", odd, 1).encode(), codes)
     elif what == "example":

@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import http.client
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,10 @@ BAD_REQUESTS: dict[str, tuple[str, str, Any, int, str]] = {
     "get predict": ("GET", PREDICT, None, 400, f"Malformed request: GET {PREDICT}"),
     "put": ("PUT", PREDICT, {}, 400, f"Malformed request: PUT {PREDICT}"),
     "post status": ("POST", "/v1/models/sid_tfx", {}, 400, "Malformed request: POST"),
+    "options": ("OPTIONS", PREDICT, None, 400, f"Malformed request: OPTIONS {PREDICT}"),
+    "method in capitals": (
+        "POST", "/v1/models/sid_tfx:PREDICT", {"instances": [ROW]}, 400, "Malformed request: POST",
+    ),
     "elsewhere": ("GET", "/", None, 404, "Not Found"),
     "classify": (
         "POST", "/v1/models/sid_tfx:classify", {"examples": [{}]}, 400,
@@ -242,11 +247,40 @@ def test_a_tensor_survives_its_json(data: st.DataObject, dtype: tf.DType, shape:
 
 @pytest.mark.parametrize(
     ("value", "dtype"),
-    [(2**24 + 1, tf.float32), (1e39, tf.float32), (256, tf.uint8), (1.5, tf.int32)],
-)
-def test_numbers_that_would_change_are_refused(value: float, dtype: tf.DType) -> None:
+    [
+        (1e39, tf.float32), (-(10**39), tf.float32), (10**400, tf.float64), (256, tf.uint8),
+        (1.5, tf.int32), (True, tf.float32),
+    ],
+)  # fmt: skip
+def test_numbers_that_the_dtype_has_no_place_for_are_refused(value: float, dtype: tf.DType) -> None:
     with pytest.raises(ServingError, match=r"loss of precision|not of expected type"):
         to_tensor(value, dtype)
+
+
+def test_a_float_takes_the_nearest_number_as_the_documentation_says() -> None:
+    # The documentation's own example.
+    assert to_tensor(1435774380, tf.float32) == 1435774336
+    assert to_tensor(2**127 + 1, tf.float32) == 2.0**127
+    assert to_tensor(2**53 + 1, tf.float64) == 2**53
+    np.testing.assert_array_equal(to_tensor([math.inf, -math.inf], tf.float32), [np.inf, -np.inf])
+
+
+def test_a_path_matches_in_either_case_and_its_names_are_decoded(rest) -> None:
+    status = rest("GET", "/v1/models/sid_tfx/versions/1")
+    assert status[0] == 200
+    for path in ("/V1/Models/sid_tfx/VERSIONS/1", "/v1/models/%73id_tfx/versions/1"):
+        assert rest("GET", path) == status
+        assert rest("POST", f"{path}:predict", {"instances": [ROW]})[0] == 200
+    # TF Serving compares the subresource, not the path, and answers with the status.
+    assert rest("GET", "/v1/models/sid_tfx/versions/1/METADATA") == status
+    assert rest("GET", "/v1/models/SID_TFX")[0] == 404
+    label = rest("POST", "/v1/models/sid_tfx/labels/a%20b:predict", {"instances": [ROW]})
+    assert "Unrecognized servable version label: a b" in label[1]["error"]
+
+
+def test_head_is_a_method_no_path_knows(shared: ModelServer) -> None:
+    status, body, _ = call(shared.rest_port or 0, "HEAD", "/v1/models/sid_tfx")
+    assert (status, body) == (400, b"")
 
 
 def test_floats_show_no_digits_the_model_never_computed() -> None:

@@ -84,6 +84,28 @@ def test_a_documented_command_line_is_understood(line: str, files: Path) -> None
         assert (said[name] if name in said else getattr(settings, name)) == value
 
 
+# Every flag of TF Serving's main.cc.
+TF_SERVING = """
+port grpc_socket_path rest_api_port rest_api_num_threads rest_api_timeout_in_ms
+rest_api_enable_cors_support enable_batching allow_version_labels_for_unavailable_models
+batching_parameters_file enable_per_model_batching_parameters model_config_file
+model_config_file_poll_wait_seconds model_name model_base_path num_load_threads num_unload_threads
+max_num_load_retries load_retry_interval_micros file_system_poll_wait_seconds
+flush_filesystem_caches tensorflow_session_parallelism tensorflow_session_config_file
+tensorflow_intra_op_parallelism tensorflow_inter_op_parallelism use_alts_credentials
+ssl_config_file platform_config_file per_process_gpu_memory_fraction saved_model_tags
+grpc_channel_arguments grpc_max_threads enable_model_warmup num_request_iterations_for_warmup
+version monitoring_config_file remove_unused_fields_from_bundle_metagraph prefer_tflite_model
+num_tflite_pools num_tflite_interpreters_per_pool enable_signature_method_name_check
+xla_cpu_compilation_enabled enable_profiler thread_pool_factory_config_file
+"""
+
+
+def test_no_flag_of_tf_serving_is_unknown() -> None:
+    known = {option for parameter in main.params for option in parameter.opts}
+    assert {f"--{name}" for name in TF_SERVING.split()} <= known
+
+
 def test_the_pool_of_batches_has_tf_servings_name() -> None:
     batching = _settings(parse(IMAGE + "--enable_batching")).batching
     assert batching

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from serving.version_dirs import list_versions
-from sid_tfx.export import read_servable_set, write_servable_set
-from sid_tfx.export.servable_set import SERVABLE_SET_FILE
+from sid_tfx.servable_set_file import SERVABLE_SET_FILE, read_servable_set, write_servable_set
 
 _ADS_FILE = Path("assets") / "ads.txt"
 _METADATA_FILE = Path("assets.extra") / "sid_tfx.json"

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -58,6 +60,20 @@ def test_the_new_version_serves_the_set_and_shares_the_rest(base):
     again = publish_servable_set(base, only(["ad05", "ad06"]))
     assert again.version > made.version
     assert served(base / str(again.version)) == {"ad05", "ad06"}
+
+
+def test_the_command_waits_for_no_library_that_it_does_not_need():
+    program = (
+        "import sys, runpy, pipeline.servable_set\n"
+        "runpy.run_path('pipeline.py', run_name='not main')\n"
+        "heavy = {'tensorflow', 'keras', 'tf_keras', 'scann', 'tfx', 'apache_beam', 'grpc'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_ids_come_from_a_file_one_a_line(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.tensor_bundle import check_bundle
 from serving.graph_file import GRAPH_FILE, check_graph
 from serving.wire_format import Malformed
+from sid_tfx.servable_set_file import SERVABLE_SET_FILE, read_servable_set
 
 MANIFEST_FILE = Path("assets.extra", "sid_tfx.json")
 ADS_FILE = Path("assets", "ads.txt")
@@ -39,11 +40,21 @@ def check_whole(version: Path) -> None:
 
 
 def _check_ads(version: Path) -> None:
-    """The list of ads has a checksum nowhere, but its length is written down."""
+    """The list of ads has a checksum nowhere, but its length is written down; so is the set's."""
     lines = (version / ADS_FILE).read_bytes().count(b"\n")
     try:
-        ads = json.loads((version / MANIFEST_FILE).read_text(encoding="utf-8"))["ads"]
+        manifest = json.loads((version / MANIFEST_FILE).read_text(encoding="utf-8"))
+        ads, catalog = manifest["ads"], manifest["fingerprints"]["catalog"]
     except (OSError, ValueError, KeyError) as error:
         raise Malformed(f"{version / MANIFEST_FILE} cannot be read: {error}") from error
     if lines != ads:
         raise Malformed(f"{version / ADS_FILE} has {lines} ads of {ads}")
+    servable_set = version / SERVABLE_SET_FILE
+    if not servable_set.is_file():
+        return
+    try:
+        _, written_for = read_servable_set(str(servable_set), ads)
+    except ValueError as error:
+        raise Malformed(str(error)) from error
+    if written_for != catalog:
+        raise Malformed(f"{servable_set} is of another catalogue")

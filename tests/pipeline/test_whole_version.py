@@ -48,7 +48,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Model(tmp_path_factory.mktemp("assets"))
     tf.saved_model.save(model, str(path), signatures={"serving_default": model.__call__})
     (path / "assets.extra").mkdir()
-    (path / "assets.extra" / "sid_tfx.json").write_text(json.dumps({"ads": ADS}))
+    metadata = {"ads": ADS, "fingerprints": {"catalog": "0" * 16}}
+    (path / "assets.extra" / "sid_tfx.json").write_text(json.dumps(metadata))
     return path
 
 

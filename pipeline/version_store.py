@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.whole_version import check_whole
-from serving.graph_file import GRAPH_FILE
 from serving.version_dirs import fingerprint, list_versions, recently_written
-from serving.wire_format import Malformed
+from sid_tfx.file_list import Damaged
 
 # Servers take only folders whose whole name is a number.
 _LOCK_FILE = ".servable-set.lock"
+# Shared by all versions of one push.
+_GRAPH_FILE = "saved_model.pb"
 _UNFINISHED = re.compile(r"\.\d+\.(partial|pruned)")
 # A push that takes longer between two writes is taken for a damaged one.
 _SETTLED_SECONDS = 10.0
@@ -70,7 +71,7 @@ def newest_whole(base_path: Path) -> Source:
         path = versions[version]
         try:
             check_whole(path)
-        except Malformed as error:
+        except Damaged as error:
             # Built on the one before, a set would come after this push and hide it for good.
             if recently_written(fingerprint(path), _SETTLED_SECONDS):
                 raise ValueError(
@@ -101,7 +102,7 @@ def prune_sets(base_path: Path, keep: int) -> list[int]:
     versions = list_versions(base_path)
     for version, path in sorted(versions.items()):
         with contextlib.suppress(OSError):
-            graph = (path / GRAPH_FILE).stat()
+            graph = (path / _GRAPH_FILE).stat()
             pushes[graph.st_dev, graph.st_ino].append(version)
     sets = sorted(version for first, *linked in pushes.values() for version in linked)
     last = {linked[-1] for linked in pushes.values()}

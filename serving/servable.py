@@ -19,14 +19,14 @@ from typing import Protocol
 import grpc
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from serving.errors import ServingError, deadline_exceeded, invalid_argument
-from serving.graph_file import GRAPH_FILE, check_graph
-from serving.wire_format import Malformed
 
 DEFAULT_SIGNATURE = "serving_default"
 _SCANN_LOCK = threading.Lock()
@@ -136,17 +136,14 @@ class Servable:
         intra_op_threads: int = 0,
         inter_op_threads: int = 0,
     ) -> None:
-        if not (path / GRAPH_FILE).is_file():
+        if not (path / "saved_model.pb").is_file():
             raise ServingError(
                 grpc.StatusCode.NOT_FOUND,
                 f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
                 ". Check that the directory exists and that you have the right permissions for "
                 "accessing it.",
             )
-        try:
-            check_graph(path / GRAPH_FILE)
-        except Malformed as error:
-            raise ServingError(grpc.StatusCode.DATA_LOSS, str(error)) from error
+        _check_whole(path / "saved_model.pb")
         self.path, self.name, self.version = path, name, version
         loader = SavedModelLoader(str(path))
         self.meta_graph = loader.get_meta_graph_def_from_tags([tf.saved_model.SERVING])
@@ -239,6 +236,17 @@ class Servable:
         """Frees the session. No call may be running."""
         self._callables.clear()
         self._session.close()
+
+
+def _check_whole(file: Path) -> None:
+    """The loader itself takes a damaged file's readable beginning for the whole graph."""
+    content = file.read_bytes()
+    try:
+        whole = SavedModel().ParseFromString(content) == len(content)
+    except DecodeError:
+        whole = False
+    if not whole:
+        raise ServingError(grpc.StatusCode.DATA_LOSS, f"{file} is truncated or damaged")
 
 
 def _load_custom_ops(meta_graph: MetaGraphDef) -> None:

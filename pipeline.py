@@ -185,33 +185,65 @@ def serve(
 @click.option("--all-live", is_flag=True, help="Every ad of the catalogue.")
 @click.option(
     "--flavour", "flavours", multiple=True, type=click.Choice(["portable", "scann"]),
-    default=("portable", "scann"), help="Of what was pushed; repeat for both.",
+    help="Of what was pushed; repeat for both. Default: all that was pushed.",
+)  # fmt: skip
+@click.option(
+    "--allow-unknown", is_flag=True,
+    help="Leave out ids that the catalogue does not have; without it they are an error.",
+)  # fmt: skip
+@click.option(
+    "--keep", default=10, type=click.IntRange(min=1),
+    help="Versions of earlier sets that stay; a push and the newest set of each always do.",
 )  # fmt: skip
 def servable_set(
-    off: Path | None, only: Path | None, all_live: bool, flavours: tuple[str, ...], **options: Any
+    off: Path | None,
+    only: Path | None,
+    all_live: bool,
+    flavours: tuple[str, ...],
+    allow_unknown: bool,
+    keep: int,
+    **options: Any,
 ) -> None:
     """Says which ads may be returned, until the next such command or push.
 
-    Publishes a version that hard-links the last one and replaces one small file. Servers take it
-    within seconds; a refused or damaged one leaves the last in place.
+    Publishes a version that hard-links the last whole one and replaces one small file, for all
+    flavours or, where something is wrong, for none. Servers take it within seconds; a refused or
+    damaged one leaves the last in place.
     """
     if [off is not None, only is not None, all_live].count(True) != 1:
         raise ConfigError("give one of --off FILE, --only FILE and --all-live")
     config = read_config(**options)
     from pipeline import servable_set as sets
+    from pipeline import servable_set_ids as ids
 
-    file = off or only
-    ids = sets.read_ids(file) if file else []
-    for flavour in flavours:
-        base = config.push_directory / flavour / "sid_tfx"
-        try:
-            made = sets.publish_servable_set(base, sets.only(ids) if only else sets.switch_off(ids))
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+    folders = {name: config.push_directory / name / "sid_tfx" for name in ("portable", "scann")}
+    pushed = flavours or [name for name, folder in folders.items() if folder.is_dir()]
+    if not pushed:
+        raise ConfigError(
+            f"{config.push_directory} has no version; push one with `python pipeline.py run`"
+        )
+    try:
+        named = ids.read_ids(file) if (file := off or only) else []
+        made = sets.publish_servable_sets(
+            {name: folders[name] for name in dict.fromkeys(pushed)},
+            ids.only(named) if only else ids.switch_off(named),
+            allow_unknown=allow_unknown,
+            keep=keep,
+        )
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"nothing was published: {error}") from error
+    for flavour, published in made.items():
+        for version, reason in published.skipped.items():
+            console.print(
+                f"{flavour}: built on version {published.source}, for {version} is not whole: "
+                f"{reason}",
+                style="yellow", soft_wrap=True, highlight=False, markup=False,
+            )  # fmt: skip
         console.print(
-            f"{flavour}: version {made.version}, {made.live:,} of {made.ads:,} ads live, "
-            f"{made.changed:,} changed"
-            + (f", {made.unknown:,} ids not in the catalogue" if made.unknown else ""),
+            f"{flavour}: version {published.version}, {published.live:,} of {published.ads:,} ads "
+            f"live, {published.changed:,} changed"
+            + (f", {published.unknown:,} ids not in the catalogue" if published.unknown else "")
+            + (f", {len(published.pruned)} old sets removed" if published.pruned else ""),
             soft_wrap=True,
             highlight=False,
         )

@@ -98,7 +98,8 @@ class RecommenderClient(ModelClient):
         Args:
             history: as for `recommend`.
             exclude: ad ids that must not be returned, for every history of the call.
-            filter_seen: also leave out the ads of the history itself.
+            filter_seen: also leave out the ads of the history itself, all of them: those before
+                the newest that the servable reads are sent as further exclusions.
             mode: `generative`, or `hybrid` to score candidates densely as well.
             k: as for `recommend`.
 
@@ -106,7 +107,8 @@ class RecommenderClient(ModelClient):
             As `recommend`.
 
         Raises:
-            ValueError: more exclusions than the servable takes, an unknown mode, `k` too large.
+            ValueError: more exclusions than the servable takes, older seen ads included; an
+                unknown mode; `k` too large.
             RecommenderError: the call failed, see `client_errors`.
         """
         query = queries.recommend_filtered(history, exclude, filter_seen, mode, k)

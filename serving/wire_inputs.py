@@ -52,10 +52,14 @@ class WireInputs:
     ) -> Blocks:
         """Inputs of `recommend_filtered`.
 
+        The servable filters what it is sent, the newest ads of a history. Seen ads before those
+        are sent as exclusions of their row.
+
         Raises:
-            ValueError: more exclusions than the servable takes.
+            ValueError: more exclusions than the servable takes, older seen ads included.
         """
         signature, rows = "recommend_filtered", len(histories)
+        width = self._input(signature, "history").shape[1]
         limit = self._input(signature, "exclude_ad_ids").shape[1]
         if len(exclude) > limit:
             # Cutting the list would show an excluded ad.
@@ -63,9 +67,12 @@ class WireInputs:
                 f"{len(exclude)} ads to exclude, the servable takes {limit}: "
                 "export it with a larger bound"
             )
+        excluded: list[Sequence[str]] = [exclude] * rows
+        if filter_seen:
+            excluded = [_with_older(exclude, history, width, limit) for history in histories]
         return {
             "history": self._padded(signature, "history", histories, newest=True),
-            "exclude_ad_ids": self._padded(signature, "exclude_ad_ids", [exclude] * rows),
+            "exclude_ad_ids": self._padded(signature, "exclude_ad_ids", excluded),
             "filter_seen": np.full(rows, filter_seen, np.bool_),
             "mode": wire.strings([mode] * rows),
         }
@@ -81,7 +88,7 @@ class WireInputs:
         """Inputs of `recommend_in_context`, whose rules are those of `recommend_filtered`.
 
         Raises:
-            ValueError: more exclusions than the servable takes.
+            ValueError: more exclusions than the servable takes, older seen ads included.
         """
         width = self._input("recommend_in_context", "history").shape[1]
         return {
@@ -119,3 +126,23 @@ class WireInputs:
             kept = row[-width:] if newest else row
             block[index, : len(kept)] = wire.strings(kept)
         return block
+
+
+def _with_older(
+    exclude: Sequence[str], history: Sequence[str], width: int, limit: int
+) -> Sequence[str]:
+    """The exclusions and the seen ads that are older than the `width` newest, each once.
+
+    Raises:
+        ValueError: they are more than `limit`.
+    """
+    named = {*exclude, *history[-width:], ""}
+    older = [ad for ad in dict.fromkeys(history[:-width]) if ad not in named]
+    if len(exclude) + len(older) > limit:
+        # Forgetting the oldest would show an ad that was seen.
+        raise ValueError(
+            f"filter_seen: {len(older)} ads of a history are older than the {width} newest, which "
+            f"the servable filters itself, and with {len(exclude)} ads to exclude they are more "
+            f"than the {limit} it takes: leave out the oldest, or export it with a larger bound"
+        )
+    return [*exclude, *older]

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_tfx.decoding import PrefixTrie, beam_search
-from sid_tfx.export.servable_set import (
+from sid_tfx.export.servable_set import ServableSet
+from sid_tfx.servable_set_file import (
     SERVABLE_SET_FILE,
-    ServableSet,
     read_servable_set,
     write_servable_set,
 )

@@ -3,7 +3,7 @@
 from sid_tfx.export.inventory import custom_ops
 from sid_tfx.export.saving import read_manifest, save
 from sid_tfx.export.servable import Servable, WireLimits
-from sid_tfx.export.servable_set import (
+from sid_tfx.servable_set_file import (
     SERVABLE_SET_FILE,
     read_servable_set,
     write_servable_set,

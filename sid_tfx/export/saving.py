@@ -8,6 +8,8 @@ import tensorflow as tf
 from tensorflow.io import gfile
 
 from sid_tfx.export.servable import Servable
+from sid_tfx.file_list import describe_file
+from sid_tfx.servable_set_file import SERVABLE_SET_FILE
 
 MANIFEST_FILE = os.path.join("assets.extra", "sid_tfx.json")
 _FORMAT_VERSION = 1
@@ -63,7 +65,8 @@ def save(
 ) -> None:
     """Writes a servable as a SavedModel that TF Serving, sessions and TensorFlow 2 load.
 
-    Beside it, `assets.extra/sid_tfx.json` says what the servable was made from.
+    Beside it, `assets.extra/sid_tfx.json` says what the servable was made from, and lists its files
+    with their sizes and checksums (`sid_tfx.file_list`).
 
     Args:
         servable: What to save.
@@ -89,12 +92,25 @@ def save(
         "limits": servable.limits.to_dict(),
         "context": servable.context.to_dict(),
         "fingerprints": servable.fingerprints,
+        "files": saved_files(path),
         **(extra or {}),
     }
     file = os.path.join(path, MANIFEST_FILE)
     gfile.makedirs(os.path.dirname(file))
     with gfile.GFile(file, "w") as out:
         out.write(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+
+def saved_files(path: str) -> dict[str, dict[str, int]]:
+    """What `describe_file` says of the files of a SavedModel, its servable set aside."""
+    found = {}
+    for folder, _, names in gfile.walk(path):
+        for name in names:
+            file = os.path.join(folder, name)
+            with gfile.GFile(file, "rb") as content:
+                found[os.path.relpath(file, path)] = describe_file(content)
+    found.pop(SERVABLE_SET_FILE, None)
+    return found
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:

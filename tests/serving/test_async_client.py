@@ -27,7 +27,7 @@ from serving.server import ModelServer, Server
 from serving.settings import ServerSettings
 from serving.tls import TlsConfig
 from tests.serving.certificates import authority
-from tests.serving.toy_servable import AD_IDS, DIM, K
+from tests.serving.toy_servable import AD_IDS, DIM, HISTORY, K
 
 pytestmark = pytest.mark.unit
 
@@ -56,6 +56,7 @@ def test_every_method_answers_what_the_blocking_client_answers(
             await other.recommend(["ad01"]),
             await other.recommend([["ad01"], []], k=2),
             await other.recommend_filtered(["ad01"], exclude=["ad02"], filter_seen=True),
+            await other.recommend_filtered(AD_IDS[-HISTORY - 2 :], filter_seen=True),
             await other.recommend_in_context(["ad01"], timestamps=[4], events=["buy"]),
             await other.similar_ads(["ad03"], k=1),
             await other.similar_to_embedding(embedding),
@@ -68,6 +69,7 @@ def test_every_method_answers_what_the_blocking_client_answers(
         client.recommend(["ad01"]),
         client.recommend([["ad01"], []], k=2),
         client.recommend_filtered(["ad01"], exclude=["ad02"], filter_seen=True),
+        client.recommend_filtered(AD_IDS[-HISTORY - 2 :], filter_seen=True),
         client.recommend_in_context(["ad01"], timestamps=[4], events=["buy"]),
         client.similar_ads(["ad03"], k=1),
         client.similar_to_embedding(embedding),

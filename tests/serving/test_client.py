@@ -138,6 +138,27 @@ def test_a_row_does_not_depend_on_its_batch(
         assert client.recommend(history).ad_ids == answer.ad_ids
 
 
+def test_seen_ads_older_than_the_servable_reads_stay_filtered(client: RecommenderClient) -> None:
+    newest = ["ad01", "ad13", "ad05", "ad07", "ad09"]
+    older = client.recommend_filtered(newest, filter_seen=True).ad_ids[:2]
+    # An ad that is named twice or excluded anyway takes one exclusion, padding takes none.
+    history = [older[0], "", older[1], "ad01", older[0], *newest]
+    answers = [
+        client.recommend_filtered(history, exclude=older[:1], filter_seen=True),
+        client.recommend_in_context(history, filter_seen=True),
+        client.recommend_filtered([newest, history], filter_seen=True)[1],
+        client.recommend_filtered(np.array(history), filter_seen=True),  # type: ignore[call-overload]
+    ]
+    for answer in answers:
+        assert len(answer) == K
+        assert not set(history) & set(answer.ad_ids)
+    assert client.recommend_filtered(history).ads == client.recommend_filtered(newest).ads
+    with pytest.raises(ValueError, match=r"3 ads of a history are older than the 5 newest.*1 ads"):
+        client.recommend_filtered(
+            ["ad02", "ad03", "ad04", *newest], exclude=["ad06"], filter_seen=True
+        )
+
+
 def test_filters(client: RecommenderClient) -> None:
     history = ["ad01", "ad13"]
     plain = client.recommend(history)

@@ -1,0 +1,44 @@
+"""Whether a version is whole, found out without TensorFlow, which would take seconds to import.
+
+A server finds out by loading it. Whoever builds on a version and does not load it compares its
+files with the list that its export wrote down.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sid_tfx.file_list import Damaged, check_files
+from sid_tfx.servable_set_file import SERVABLE_SET_FILE, read_servable_set
+
+MANIFEST_FILE = Path("assets.extra", "sid_tfx.json")
+ADS_FILE = Path("assets", "ads.txt")
+
+
+def check_whole(version: Path) -> None:
+    """Checks that a version of a servable is what was exported, its servable set aside.
+
+    Args:
+        version: its directory.
+
+    Raises:
+        Damaged: a file is missing, truncated or damaged; says which.
+    """
+    manifest_file = version / MANIFEST_FILE
+    try:
+        manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+        ads, catalog = manifest["ads"], manifest["fingerprints"]["catalog"]
+        files = manifest["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise Damaged(f"{manifest_file} cannot be read: {error!r}") from error
+    check_files(version, files)
+    servable_set = version / SERVABLE_SET_FILE
+    if not servable_set.is_file():
+        return
+    try:
+        _, written_for = read_servable_set(str(servable_set), ads)
+    except ValueError as error:
+        raise Damaged(str(error)) from error
+    if written_for != catalog:
+        raise Damaged(f"{servable_set} is of another catalogue")

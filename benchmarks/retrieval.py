@@ -44,8 +44,10 @@ def generate(rows: int, queries: int, dimensions: int, seed: int) -> Data:
     return Data("clustered", vectors[:rows], vectors[rows:])
 
 
-def read_embeddings(source: str, queries: int, seed: int) -> Data:
+def read_embeddings(source: str, queries: int, seed: int, dimensions: int) -> Data:
     """Reads `PATH.parquet[:column]`; random rows become the queries and leave the catalogue.
+
+    Wider vectors are reduced to their principal directions, as many as `dimensions`.
 
     Raises:
         click.BadParameter: no such file or column, or no column of equally long vectors.
@@ -54,8 +56,11 @@ def read_embeddings(source: str, queries: int, seed: int) -> Data:
     file = Path(f"{path}.parquet")
     if not file.is_file():
         raise click.BadParameter(f"{source!r}: there is no file {file}.")
-    name = column.removeprefix(":") or "embedding"
     known = pq.read_schema(file).names
+    name = column.removeprefix(":") or next(
+        (found for found in known if found == "embedding" or found.endswith("_embedding")),
+        "embedding",
+    )
     if name not in known:
         raise click.BadParameter(f"{file} has no column {name!r}; it has {known}.")
     vectors = _matrix(pq.read_table(file, columns=[name])[name])
@@ -63,12 +68,17 @@ def read_embeddings(source: str, queries: int, seed: int) -> Data:
         raise click.BadParameter(f"column {name!r} of {file} holds no vectors of one length.")
     # A zero vector has no direction, hence no neighbours by angle.
     usable = np.isfinite(vectors).all(axis=1) & (np.abs(vectors).max(axis=1) > 0)
-    vectors = generated.unit(vectors[usable])
+    name, vectors = f"{file.parent.name}/{file.stem}:{name}", vectors[usable]
+    if vectors.shape[1] > dimensions:
+        name = f"{name}, {dimensions} of {vectors.shape[1]} directions"
+        _, directions = np.linalg.eigh(vectors.T @ vectors)
+        vectors = vectors @ directions[:, -dimensions:]
+    vectors = generated.unit(vectors)
     vectors = vectors[np.random.default_rng(seed).permutation(len(vectors))]
     held_out = min(queries, len(vectors) // 10)
     if held_out < 1:
         raise click.BadParameter(f"{file} has {len(vectors)} usable vectors: 10 are the least.")
-    return Data(f"{file.stem}:{name}", vectors[held_out:], vectors[:held_out])
+    return Data(name, vectors[held_out:], vectors[:held_out])
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray | None:
@@ -142,10 +152,14 @@ def _recall(record: common.Record) -> float:
     multiple=True,
     metavar="PATH.parquet[:COLUMN]",
     help="Real embeddings, measured first: a column of equally long lists of floats, by default "
-    "`embedding`. Every pipeline run leaves such a file, `catalog.parquet`, in its SidCatalog "
-    "artifact under the run's folder. A tenth of the rows, at most --queries, are the queries.",
+    "the first one named `embedding` or `*_embedding`. An ads file with such a column does, and "
+    "`catalog.parquet`, which every pipeline run leaves in its SidCatalog artifact. A tenth of the "
+    "rows, at most --queries, are the queries.",
 )
-@click.option("--dimensions", default=64, type=click.IntRange(min=2), help="Of generated vectors.")
+@click.option(
+    "--dimensions", default=64, type=click.IntRange(min=2),
+    help="Of generated vectors; wider real ones are reduced to as many principal directions.",
+)  # fmt: skip
 @click.option("--queries", default=1000, type=click.IntRange(min=1), help="Queries held out.")
 @click.option("--k", default=10, type=click.IntRange(min=1), help="Neighbours wanted.")
 @click.option(
@@ -198,7 +212,7 @@ def main(
 
     def inputs() -> Iterator[Data]:
         for source in embeddings:
-            yield read_embeddings(source, queries, seed)
+            yield read_embeddings(source, queries, seed, dimensions)
         for rows in sizes:
             yield generate(rows, queries, dimensions, seed)
 
@@ -226,7 +240,7 @@ def main(
 def _print(console: Console, records: list[common.Record], k: int) -> None:
     columns = ["data", "vectors", "batch", "recall_target", "subject", f"recall@{k}"]
     columns += ["queries_per_second", "ratio_to_brute_force", "ratio_to_best_faiss"]
-    columns += ["build_seconds", "memory_mb", "index_mb"]
+    columns += ["build_seconds", "tuning_seconds", "memory_mb", "index_mb"]
     order = ("data", "vectors", "batch", "recall_target")
     ordered = sorted(records, key=lambda record: [record[key] for key in order])
     common.print_table(

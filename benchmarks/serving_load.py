@@ -235,13 +235,17 @@ class ServerProcess:
     Args:
         base_path: folder of versions.
         flags: further flags of the server.
+        rest: whether it serves REST too, at `rest_port`.
     """
 
-    def __init__(self, base_path: Path, *flags: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    def __init__(self, base_path: Path, *flags: str, rest: bool = False) -> None:
+        with socket.socket() as probe, socket.socket() as other:
+            for one in (probe, other):
+                one.bind(("127.0.0.1", 0))
+            port, self.rest_port = probe.getsockname()[1], other.getsockname()[1]
         self.target = f"127.0.0.1:{port}"
+        if rest:
+            flags = (*flags, f"--rest_api_port={self.rest_port}")
         self._command = [
             sys.executable, "-m", "serving", "--host=127.0.0.1", f"--port={port}",
             f"--model_name={MODEL}", f"--model_base_path={base_path.resolve()}", *flags,

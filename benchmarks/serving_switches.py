@@ -3,63 +3,56 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 import numpy as np
-from tensorflow_serving.apis import predict_pb2
 
 from benchmarks import common
-from benchmarks.serving_load import (
-    DEFAULT_SERVABLE,
-    MODEL,
-    Flood,
-    ServerProcess,
-    Timings,
-    draw_histories,
-    history_length,
-    known_ads,
-    newest_version,
-    recommend_in_process,
-    request_bytes,
-)
+from benchmarks.mixed_load import MixedLoad
+from benchmarks.mixed_requests import Answer, Request, draw_requests, known_answers
+from benchmarks.serving_load import DEFAULT_SERVABLE, MODEL, ServerProcess, newest_version
+from benchmarks.version_answers import VersionAnswers, detects_wrong_answers, distinguishable
 from serving.client import RecommenderClient
 from serving.servable import Servable
+from sid_tfx.export import SERVABLE_SET_FILE
 
+BATCHING = common.ROOT / "serving" / "deploy" / "batching.config"
 _WAIT_SECONDS = 120.0
+_DISTINCT_REQUESTS = 500
+_CONTENTS = ("a", "b")
+# The set's file begins with the catalogue's fingerprint; one bit an ad follows.
+_SET_HEADER = 16
 
 
-class Answers:
-    """Checks every answer against the servable's own, and counts by version.
+def content_of(version: int) -> str:
+    """Which of the two servables a version is: they take turns."""
+    return _CONTENTS[version % 2]
 
-    Args:
-        expected: ad ids by request.
-        published: versions that were whole on disk so far.
+
+def with_half_the_ads(source: Path, folder: Path) -> Path:
+    """The servable with every other ad switched off, all other files hard-linked.
+
+    Raises:
+        click.UsageError: it has no servable set.
     """
-
-    def __init__(self, expected: list[list[bytes]], published: set[int]) -> None:
-        self._expected, self.published = expected, published
-        self._lock = threading.Lock()
-        self.wrong = 0
-        self.by_version: dict[int, int] = {}
-
-    def check(self, index: int, body: bytes) -> None:
-        """Takes one answer."""
-        response = predict_pb2.PredictResponse.FromString(body)
-        version = response.model_spec.version.value
-        right = list(response.outputs["ad_ids"].string_val) == self._expected[
-            index % len(self._expected)
-        ] and (version in self.published)
-        with self._lock:
-            self.wrong += not right
-            self.by_version[version] = self.by_version.get(version, 0) + 1
+    if not (source / SERVABLE_SET_FILE).is_file():
+        raise click.UsageError(
+            f"{source} has no {SERVABLE_SET_FILE} to make a second servable from: name one with "
+            "--other."
+        )
+    made = folder / "half"
+    shutil.copytree(source, made, copy_function=os.link)
+    data = (source / SERVABLE_SET_FILE).read_bytes()
+    halved = data[:_SET_HEADER] + bytes(byte & 0b01010101 for byte in data[_SET_HEADER:])
+    (made / SERVABLE_SET_FILE).unlink()
+    (made / SERVABLE_SET_FILE).write_bytes(halved)
+    return made
 
 
 def publish(source: Path, base: Path, version: int) -> None:
@@ -100,15 +93,24 @@ def states(client: RecommenderClient) -> dict[int, str]:
     "base_path",
     type=click.Path(file_okay=False, path_type=Path),
     default=DEFAULT_SERVABLE,
-    help="Folder of numbered versions; copies of the newest are switched between.",
+    help="Folder of numbered versions; the newest is one of the two that take turns.",
+)
+@click.option(
+    "--other",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Version folder of the other one, of the same signatures and ads; by default the first "
+    "with every other ad switched off.",
 )
 @click.option("--requests", default=200_000, type=click.IntRange(min=100), help="At least.")
 @click.option("--switches", default=20, type=click.IntRange(min=1))
-@click.option("--concurrency", default=32, type=click.IntRange(min=1))
-@click.option("--seed", default=0, help="Draws the histories.")
+@click.option(
+    "--concurrency", default=32, type=click.IntRange(min=4), help="A quarter of it over REST."
+)
+@click.option("--seed", default=0, help="Draws the requests.")
 @common.json_option
 def main(
     base_path: Path,
+    other: Path | None,
     requests: int,
     switches: int,
     concurrency: int,
@@ -117,50 +119,57 @@ def main(
 ) -> None:
     """Counts failed and wrong answers over version switches, and what a crash leaves.
 
-    The requests go on while version after version is published, the next one as soon as the last
-    one serves and its share of the requests is answered. Then a damaged version is published,
-    which must be refused; then the server is killed under load and started again.
+    Requests of several signatures go on over gRPC and REST, batching on, while version after
+    version is published, two servables in turn: the next one as soon as the last one serves and
+    its share of the requests is answered. Then a damaged version is published, which must be
+    refused; then the server is killed under load and started again.
     """
     console, found = common.console(), common.machine()
     common.print_machine(console, found)
     source = newest_version(base_path)
-    servable = Servable(source, MODEL, int(source.name))
-    width = history_length(servable)
-    asked = draw_histories(known_ads(servable), width, min(requests, 500), seed)
-    # One history at a time: in another batch, rounding may swap two ads of nearly equal score.
-    expected = [recommend_in_process(servable, [h])["ad_ids"].ravel().tolist() for h in asked]
-    servable.close()
-    bodies = [request_bytes(history, width) for history in asked]
     with tempfile.TemporaryDirectory(dir=base_path.parent) as folder:
+        sources = dict(
+            zip(_CONTENTS, (source, other or with_half_the_ads(source, Path(folder))), strict=True)
+        )
+        asked, known = _prepare(sources, min(requests, _DISTINCT_REQUESTS), seed)
+        signatures = [request.signature for request in asked]
+        if not detects_wrong_answers(known, signatures, content_of(1), content_of(2)):
+            raise click.ClickException("the check would not notice a wrong answer.")
         base = Path(folder) / MODEL
         base.mkdir()
-        published = {1}
-        publish(source, base, 1)
-        answers = Answers(expected, published)
-        with ServerProcess(base, "--poll=0.2") as server:
+        answers = VersionAnswers(known, signatures)
+        answers.expect(1, content_of(1), time.perf_counter())
+        publish(sources[content_of(1)], base, 1)
+        flags = ("--poll=0.2", "--enable_batching=true", f"--batching_parameters_file={BATCHING}")
+        with ServerProcess(base, *flags, rest=True) as server:
+            load = MixedLoad(server, asked, answers, concurrency)
             with console.status(f"{requests:,} requests over {switches} switches"):
-                switched = _switch(
-                    server, source, base, bodies, answers, requests, switches, concurrency
-                )
+                _switch(server, sources, base, load, answers, requests, switches)
+            switched, wrong = load, answers.wrong
+            asked_of = {f"answers_{name}": n for name, n in answers.by_signature.items()}
             newest = 1 + switches
             refused = _push_damaged(server, source, base, newest + 1, newest)
-            restarted, lost = _kill(server, bodies, answers, concurrency)
+            restarted, lost = _kill(server, MixedLoad(server, asked, answers, concurrency), asked)
+            wrong_after = answers.wrong - wrong
     records = [
         {
             "subject": "switches",
             "concurrency": concurrency,
-            "requests": switched.rows + switched.failures,
+            "requests": switched.answered,
+            "rest_requests": switched.rest.rows,
             "switches": switches,
             "versions_that_answered": len(answers.by_version),
             "failures": switched.failures,
-            "wrong_answers": answers.wrong,
-            "requests_per_second": round(switched.requests_per_second, 1),
+            "wrong_answers": wrong,
+            "requests_per_second": round(switched.rows / switched.seconds, 1),
+            **asked_of,
             **common.percentiles(np.array(switched.milliseconds)),
         },
         {"subject": "damaged version", "refused": refused, "still_serving": newest},
         {
             "subject": "kill -9",
             "failures": lost,
+            "wrong_answers": wrong_after,
             "same_version": restarted[0] == newest,
             "seconds_to_serve": round(restarted[1], 1),
         },
@@ -168,55 +177,72 @@ def main(
     for record in records:
         common.print_table(console, str(record["subject"]), [record], list(record))
     common.write_records(records, found, json_path)
-    if switched.failures or answers.wrong or not refused or restarted[0] != newest:
+    same = restarted[0] == newest
+    if switched.failures or answers.wrong or not refused or not same:
         raise click.ClickException("requests were lost, wrong, or a damaged version was served.")
 
 
-def _answered(timings: Timings, requests: int) -> bool:
-    return timings.rows + timings.failures >= requests
-
-
-def _serves(client: RecommenderClient, version: int) -> bool:
-    return states(client).get(version) == "AVAILABLE"
+def _prepare(
+    sources: dict[str, Path], count: int, seed: int
+) -> tuple[list[Request], dict[str, list[list[Answer]]]]:
+    """Requests that tell the servables apart, and what each answers to them."""
+    asked: list[Request] = []
+    known: dict[str, list[list[Answer]]] = {}
+    for content, path in sources.items():
+        servable = Servable(path, MODEL, 1)
+        asked = asked or draw_requests(servable, count, seed)
+        known[content] = known_answers(servable, asked)
+        servable.close()
+    told = distinguishable(asked, *known.values())
+    return (
+        [asked[index] for index in told],
+        {content: [found[index] for index in told] for content, found in known.items()},
+    )
 
 
 def _switch(
     server: ServerProcess,
-    source: Path,
+    sources: dict[str, Path],
     base: Path,
-    bodies: list[bytes],
-    answers: Answers,
+    load: MixedLoad,
+    answers: VersionAnswers,
     requests: int,
     switches: int,
-    concurrency: int,
-) -> Timings:
-    timings, flood, switched = Timings(), Flood(server.target), threading.Event()
-
-    def stream() -> Iterator[bytes]:
-        # A small load would end while the first versions load: it goes on until the last serves.
-        for index in itertools.count():
-            if index >= requests and switched.is_set():
-                return
-            yield bodies[index % len(bodies)]
-
-    load = threading.Thread(target=flood.ask, args=(stream(), concurrency, timings, answers.check))
+) -> None:
     load.start()
     with RecommenderClient(server.target, MODEL, timeout=_WAIT_SECONDS) as client:
+
+        def serves(version: int) -> bool:
+            asked = time.perf_counter()
+            if states(client).get(version) == "AVAILABLE":
+                return True
+            answers.still_absent(version, asked)
+            return False
+
+        def left(version: int) -> bool:
+            gone = states(client).get(version) in (None, "UNLOADING", "END")
+            if gone:
+                answers.gone(version, time.perf_counter())
+            return gone
+
+        def answered(share: int) -> bool:
+            return load.answered >= share
+
         for version in range(2, switches + 2):
             share = requests * (version - 1) // (switches + 1)
-            wait_for(functools.partial(_answered, timings, share), "the load")
-            answers.published.add(version)
-            publish(source, base, version)
-            wait_for(functools.partial(_serves, client, version), f"version {version}")
+            wait_for(functools.partial(answered, share), "the load")
+            answers.expect(version, content_of(version), time.perf_counter())
+            publish(sources[content_of(version)], base, version)
+            wait_for(functools.partial(serves, version), f"version {version}")
             wait_for(
                 functools.partial(answers.by_version.__contains__, version),
                 f"an answer of version {version}",
             )
+            wait_for(functools.partial(left, version - 1), f"the end of version {version - 1}")
             shutil.rmtree(base / str(version - 1))
-    switched.set()
-    load.join()
-    flood.close()
-    return timings
+        # A small load would end while the first versions load: it goes on until the last serves.
+        wait_for(functools.partial(answered, requests), "the load")
+    load.stop()
 
 
 def _push_damaged(
@@ -225,24 +251,21 @@ def _push_damaged(
     publish_damaged(source, base, version)
     with RecommenderClient(server.target, MODEL, timeout=_WAIT_SECONDS) as client:
         wait_for(lambda: states(client).get(version) == "END", "the damaged version's refusal")
-        return _serves(client, newest)
+        return states(client).get(newest) == "AVAILABLE"
 
 
 def _kill(
-    server: ServerProcess, bodies: list[bytes], answers: Answers, concurrency: int
+    server: ServerProcess, load: MixedLoad, asked: Sequence[Request]
 ) -> tuple[tuple[int, float], int]:
-    timings, flood = Timings(), Flood(server.target)
-    load = threading.Thread(
-        target=flood.ask, args=(bodies * 2, concurrency, timings, answers.check)
-    )
     load.start()
-    wait_for(lambda: timings.rows > len(bodies) // 4, "the load")
+    wait_for(lambda: load.rows > len(asked) // 4, "the load")
     server.kill()
-    load.join()
-    flood.close()
+    # Whoever was waiting for an answer has to be told so.
+    wait_for(lambda: load.failures > 0, "the kill to be noticed")
+    load.stop()
     begin = time.perf_counter()
     version = server.start()
-    return (version, time.perf_counter() - begin), timings.failures
+    return (version, time.perf_counter() - begin), load.failures
 
 
 if __name__ == "__main__":

@@ -67,10 +67,12 @@ def print_outcome(console: Console, summary: Summary, command: str) -> None:
     if not summary.pushed:
         for sentence in summary.refusals:
             console.print(f"[red]Refused[/red]: {escape(sentence)}.", soft_wrap=True)
+        _print_curve(console, summary)
         return
     console.print(metrics_table(summary.metrics))
     for flavour, path in summary.servables.items():
         console.print(f"servable ({flavour}): {path}", soft_wrap=True, highlight=False)
+    _print_curve(console, summary)
     console.print(f"metrics:  {summary.home}/last_run.json", soft_wrap=True, highlight=False)
     console.print(f"metadata: {summary.home}/metadata.sqlite", soft_wrap=True, highlight=False)
     console.print(f"log:      {summary.home}/run.log", soft_wrap=True, highlight=False)
@@ -83,3 +85,13 @@ def print_outcome(console: Console, summary: Summary, command: str) -> None:
         f"{python} pipeline.py evaluate recommender {command} --through grpc",
     ):
         console.print(f"  {suggestion}", soft_wrap=True, highlight=False)
+
+
+def _print_curve(console: Console, summary: Summary) -> None:
+    index = summary.artifacts.get("IndexBuilder.index")
+    if index:
+        console.print(
+            f"indices:  {index}/curve.png, recall against queries/s of every setting tried",
+            soft_wrap=True,
+            highlight=False,
+        )

@@ -128,18 +128,18 @@ class TestData:
         columns = {"embedding": [*vectors.tolist(), None], "price": [1.0] * 51}
         ragged = [[1.0], *[[1.0, 2.0]] * 50]
         pq.write_table(pa.table({**columns, "ragged": ragged}), file)
-        data = retrieval.read_embeddings(str(file), queries=20, seed=0)
-        assert data.name == "catalog:embedding"
+        data = retrieval.read_embeddings(str(file), queries=20, seed=0, dimensions=64)
+        assert data.name == f"{tmp_path.name}/catalog:embedding"
         assert (len(data.vectors), len(data.queries)) == (44, 4)
         everything = np.concatenate([data.vectors, data.queries])
         assert len(np.unique(everything.round(5), axis=0)) == 48
         with pytest.raises(BadParameter, match="has no column 'title'"):
-            retrieval.read_embeddings(f"{file}:title", 20, 0)
+            retrieval.read_embeddings(f"{file}:title", 20, 0, 64)
         for column in ("price", "ragged"):
             with pytest.raises(BadParameter, match="no vectors of one length"):
-                retrieval.read_embeddings(f"{file}:{column}", 20, 0)
+                retrieval.read_embeddings(f"{file}:{column}", 20, 0, 64)
         with pytest.raises(BadParameter, match="there is no file"):
-            retrieval.read_embeddings(str(tmp_path / "none.parquet"), 20, 0)
+            retrieval.read_embeddings(str(tmp_path / "none.parquet"), 20, 0, 64)
 
 
 def _nearest(vectors: np.ndarray) -> np.ndarray:

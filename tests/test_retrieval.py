@@ -10,6 +10,7 @@ import sid_tfx  # noqa: F401
 from sid_tfx import retrieval
 from sid_tfx.retrieval import PADDING_SCORE, BruteForce, Partitioned, ScaNN, selection
 from sid_tfx.retrieval.partitions import partition
+from sid_tfx.retrieval.tuning import TUNERS, ScannTuner
 from tests import fresh_process
 
 pytestmark = pytest.mark.unit
@@ -317,6 +318,63 @@ def test_the_partitioned_index_is_tuned_to_the_least_effort_that_surely_meets_th
     queries = retrieval.Queries.make(exact, np.arange(0, 2000, 4), 10)
     assert retrieval.recall(index, queries).mean >= 0.9
     assert not retrieval.recall(index.retuned(index._read // 2), queries).surely(0.9)
+
+
+def test_settings_are_tried_on_ads_that_their_index_lacks_and_the_best_is_built_over_all(
+    monkeypatch,
+):
+    monkeypatch.setattr(selection, "_HOLD_OUT_FROM", 400)
+    matrix = _matrix(1000)
+    chosen = retrieval.build_index(matrix, kind="partitioned", max_k=20, recall_target=0.9)
+    assert {trial.index.size for trial in chosen.trials[1:]} == {950}
+    index = chosen.choices["portable"].index
+    held = chosen.trials[1].index.vectors(np.arange(950)).numpy()
+    unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    np.testing.assert_allclose(index.vectors(np.arange(1000)), unit, rtol=1e-5)
+    assert not {tuple(row) for row in held.round(4)} >= {tuple(row) for row in unit.round(4)}
+    assert chosen.choices["portable"].recall.mean >= 0.9
+
+
+def _queries(matrix, rows):
+    return retrieval.Queries.make(BruteForce().index(matrix), np.arange(0, rows, 8), 10)
+
+
+def test_several_numbers_of_partitions_are_tried_at_any_size():
+    queries = _queries(_matrix(), 8)
+    for rows, counts in ((1_000_000, [500, 1000, 2000, 3000]), (400, [10, 20, 25])):
+        tuner = ScannTuner(np.zeros((rows, 1), np.float32), queries, 20, "dot_product")
+        assert tuner._partition_counts((0.5, 1, 2, 3)) == counts
+
+
+@pytest.mark.parametrize("tuner_class", TUNERS.values(), ids=list(TUNERS))
+def test_a_second_target_is_reached_with_the_builds_of_the_first(tuner_class, monkeypatch):
+    built = []
+    for kind in (ScaNN, Partitioned):
+        build = kind._build
+        monkeypatch.setattr(
+            kind, "_build", lambda self, rows, build=build: (built.append(1), build(self, rows))[1]
+        )
+    matrix = _matrix(600)
+    tuner = tuner_class(matrix, _queries(matrix, 600), 20, "dot_product")
+    low = tuner.tuned(0.6)
+    once = len(built)
+    high = tuner.tuned(0.95)
+    assert len(built) == once
+    assert low.met
+    assert high.met
+    assert low.best.recall.mean >= 0.6
+    assert high.best.recall.mean >= 0.95
+    assert low.best in low.trials
+
+
+def test_what_reorders_more_but_reads_no_less_is_not_timed():
+    matrix = _matrix(600)
+    tuner = ScannTuner(matrix, _queries(matrix, 600), 20, "dot_product")
+    searches = tuner._worthy(0.9, 24, 2, 0.2)
+    met = [search for search in searches if search.cheapest(0.9)[1].surely(0.9)]
+    efforts = [search.effort(0.9) for search in met]
+    assert efforts == sorted(set(efforts), reverse=True)
+    assert met
 
 
 def test_the_fastest_that_meets_the_target_is_chosen():

@@ -7,11 +7,10 @@ call of a `tf.function` adds about 0.3 ms of Python, which no request pays.
 from __future__ import annotations
 
 import abc
-import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ import tensorflow as tf
 
 from benchmarks.indices import harness
 from benchmarks.indices.loaded import SIGNATURE, load
-from sid_tfx.retrieval import BruteForce, Partitioned, ScaNN, TopK
+from sid_tfx.retrieval import BruteForce, Partitioned, Queries, ScaNN, TopK
+from sid_tfx.retrieval.tuning import TUNERS
 
 Search = Callable[[tf.Tensor], Any]
-# Candidates scored exactly at the end: fewer stop short of a recall of 0.99.
-_REORDERED = 300
+_TUNING_QUERIES = 512
 
 
 class Served:
@@ -72,6 +71,7 @@ class OwnSubject(harness.Subject, abc.ABC):
 
     def build(self, vectors: np.ndarray) -> None:
         self._dimensions = vectors.shape[1]
+        self._trial = self._settled = None
         self._index = self.make(vectors)
 
     def settle(self, effort: int, k: int) -> None:
@@ -128,13 +128,39 @@ class OwnBruteForce(OwnSubject):
         return self._index
 
 
-class OwnPartitioned(OwnSubject):
+class OwnTuned(OwnSubject, abc.ABC):
+    """An approximate index as the pipeline tunes it, for each recall.
+
+    The queries of the tuning are held out of the vectors: those of the benchmark it never sees.
+    """
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._plans: dict[float, dict[str, Any]] = {}
+        self._config: dict[str, Any] = {"k": 1, "max_k": 2}
+
+    def tune(self, vectors: np.ndarray, k: int, targets: Sequence[float]) -> None:
+        order = np.random.default_rng(0).permutation(len(vectors))
+        count = min(_TUNING_QUERIES, len(vectors) // 10)
+        searched = vectors[np.sort(order[count:])]
+        exact = BruteForce(k)
+        exact.index(searched)
+        queries = Queries.of_vectors(exact, vectors[order[:count]], k)
+        tuner = TUNERS[self.name](searched, queries, 2 * k, "dot_product")
+        self._plans = {target: tuner.tuned(target).best.index.get_config() for target in targets}
+
+    def plan(self, target: float) -> Hashable:
+        self._config = self._plans[target]
+        return tuple(self._config.items())
+
+
+class OwnPartitioned(OwnTuned):
     """The portable index in core TensorFlow ops; the effort is the partitions read."""
 
     name = "partitioned"
 
     def make(self, vectors: np.ndarray) -> Partitioned:
-        index = Partitioned(max_k=20, num_partitions=max(2, 2 * math.isqrt(len(vectors))))
+        index = Partitioned(**self._config)
         index.index(vectors)
         steps = harness.geometric(index.partitions)
         self.efforts = [step for step in steps if step >= index.least_read]
@@ -145,21 +171,20 @@ class OwnPartitioned(OwnSubject):
         return self._index.retuned(effort)
 
 
-class OwnScaNN(OwnSubject):
-    """ScaNN with hashes for inner products; the effort is the partitions read."""
+class OwnScaNN(OwnTuned):
+    """ScaNN; the effort is the partitions read."""
 
     name = "scann"
 
     def make(self, vectors: np.ndarray) -> ScaNN:
-        leaves = max(2, math.isqrt(len(vectors)))
-        self.efforts = harness.geometric(leaves)
-        index = ScaNN(max_k=20, num_leaves=leaves, anisotropic_threshold=0.2)
+        index = ScaNN(**self._config)
         index.index(vectors)
+        self.efforts = harness.geometric(index.get_config()["num_leaves"])
         return index
 
     def at(self, effort: int) -> TopK:
         assert isinstance(self._index, ScaNN)
-        return self._index.retuned(effort, min(_REORDERED, self._index.size))
+        return self._index.retuned(effort, self._index.get_config()["num_reordering_candidates"])
 
 
 SUBJECTS: dict[str, type[OwnSubject]] = {

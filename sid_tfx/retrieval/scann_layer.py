@@ -68,7 +68,7 @@ class ScannLayer(factorized_top_k.ScaNN):
     def search(
         self, queries: tf.Tensor, k: int, leaves: int, reordered: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns scores and int32 rows, [B, k] each; (NaN, 0) where nothing was found.
+        """Returns scores and int32 rows, [B, <= k] each; (NaN, 0) where nothing was found.
 
         Args:
             queries: float32 [B, D].

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,24 @@ from sid_tfx.retrieval.measurement import Queries, Recall, milliseconds, recall
 from sid_tfx.retrieval.partitioned import Partitioned
 from sid_tfx.retrieval.scann import ScaNN
 from sid_tfx.retrieval.topk import TopK
-from sid_tfx.retrieval.tuning import Trial, Tuned, tune_partitioned, tune_scann
+from sid_tfx.retrieval.tuning import TUNERS, Trial, Tuned
 
 PORTABLE, SCANN = FLAVOURS = ("portable", "scann")
 """`portable` has core TensorFlow ops only; `scann` may hold ScaNN's as well."""
 
 KINDS = ("auto", "approximate", "scann", "partitioned", "brute_force")
-_APPROXIMATE: dict[str, tuple[type[ScaNN] | type[Partitioned], Any]] = {
-    "partitioned": (Partitioned, tune_partitioned),
-    "scann": (ScaNN, tune_scann),
+_APPROXIMATE: dict[str, type[ScaNN] | type[Partitioned]] = {
+    "partitioned": Partitioned,
+    "scann": ScaNN,
 }
 # The first of each is the flavour's own.
 _FLAVOUR_KINDS = {PORTABLE: ("partitioned",), SCANN: ("scann", "partitioned")}
 _NAMES = {"scann": "ScaNN", "partitioned": "the partitioned index", "brute_force": "brute force"}
 # Near a tie, the exact index is the better one, and the choice should not turn with the timing.
 _WORTH = 0.8
+# Smaller catalogues get brute force by its speed and have no ads to spare for queries.
+_HOLD_OUT_FROM = 5_000
+_HOLD_OUT_SHARE = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +98,10 @@ def build_index(
         queries: Queries drawn for the tuning, and as many others for the choice's recall; half of
             what there is each where there are fewer.
         query_vectors: Finite floats [M, D] of the kind that will be asked, where that is not the
-            candidates' own, to draw the queries from. By default the candidates are, each left out
-            of its own result.
+            candidates' own, to draw the queries from. By default some candidates are: settings
+            are tried over an index without them, then the best is built over all and judged by
+            others, each left out of its own result. Below 5,000 candidates none is spared, and
+            those of the tuning are left out of their results too.
         seed: Draws the queries.
 
     Returns:
@@ -119,26 +125,34 @@ def build_index(
         raise ValueError(f"recall_target must be in (0, 1], got {recall_target}")
     demanded = tuple(_APPROXIMATE) if kind == "approximate" else (kind,)
     for name in demanded:
-        if name in _APPROXIMATE and (reason := _APPROXIMATE[name][0].unsuited(len(candidates))):
+        if name in _APPROXIMATE and (reason := _APPROXIMATE[name].unsuited(len(candidates))):
             raise ValueError(reason)
     matrix = np.asarray(candidates, dtype=np.float32)
     exact = BruteForce(k, similarity, max(max_k, k + 1))
     exact.index(matrix)
-    tuning, judging = _drawn(exact, query_vectors, queries, k, seed)
+    drawn = _drawn(exact, matrix, query_vectors, queries, k, seed)
     tuned: dict[str, Tuned] = {}
-    for name, (index_class, tune) in _APPROXIMATE.items():
+    for name, index_class in _APPROXIMATE.items():
         wanted = kind == "auto" or name in demanded or (kind == "scann" and name == "partitioned")
         if wanted and not index_class.unsuited(len(matrix)):
-            tuned[name] = tune(matrix, tuning, max(max_k, k + 1), recall_target, similarity)
+            tuner = TUNERS[name](drawn.searched, drawn.tuning, max(max_k, k + 1), similarity)
+            tuned[name] = tuner.tuned(recall_target)
+    finalists: dict[str, TopK] = {
+        "brute_force": exact,
+        **{name: _whole(found.best.index, matrix) for name, found in tuned.items()},
+    }
     # Once more, in turns with each other: the best of several trials had luck.
-    finalists = {"brute_force": exact, **{name: t.best.index for name, t in tuned.items()}}
     times = dict(
-        zip(finalists, milliseconds(list(finalists.values()), tuning, tuning.k), strict=True)
+        zip(
+            finalists,
+            milliseconds(list(finalists.values()), drawn.tuning, drawn.tuning.k),
+            strict=True,
+        )
     )
     kinds = {
         flavour: _choose(flavour, kind, k, recall_target, tuned, times) for flavour in FLAVOURS
     }
-    judged = {name: recall(finalists[name], judging) for name, _ in set(kinds.values())}
+    judged = {name: recall(finalists[name], drawn.judging) for name, _ in set(kinds.values())}
     if identifiers is not None:
         for index in finalists.values():
             index.set_identifiers(tf.convert_to_tensor(identifiers))
@@ -155,10 +169,25 @@ def build_index(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """Queries, and what they search.
+
+    Attributes:
+        searched: float32 [M, D], the candidates over which settings are tried.
+        tuning: Queries of the tuning, whose neighbours are rows of `searched`.
+        judging: Other queries; their neighbours are rows of all candidates.
+    """
+
+    searched: np.ndarray
+    tuning: Queries
+    judging: Queries
+
+
 def _drawn(
-    exact: BruteForce, vectors: Any, queries: int, k: int, seed: int
-) -> tuple[Queries, Queries]:
-    """Queries for the tuning, and others: of the vectors, or of the candidates where None."""
+    exact: BruteForce, matrix: np.ndarray, vectors: Any, queries: int, k: int, seed: int
+) -> _Drawn:
+    """Draws queries for the tuning, and others: of the vectors, or of the candidates where None."""
     if vectors is not None:
         vectors = np.asarray(vectors, np.float32)
         if vectors.ndim != 2 or not len(vectors):
@@ -168,13 +197,29 @@ def _drawn(
     size = exact.size if vectors is None else len(vectors)
     order = np.random.default_rng(seed).permutation(size)
     half = min(queries, (size + 1) // 2)
+    if vectors is None and size >= _HOLD_OUT_FROM:
+        half = min(queries, size // _HOLD_OUT_SHARE)
     # Where there is a single query, there are no others.
-    parts = order[:half], order[half : 2 * half] if size > 1 else order
-    if vectors is None:
-        tuning, judging = (Queries.make(exact, rows, k) for rows in parts)
-    else:
-        tuning, judging = (Queries.of_vectors(exact, vectors[rows], k) for rows in parts)
-    return tuning, judging
+    tuning, judging = order[:half], order[half : 2 * half] if size > 1 else order
+    if vectors is not None:
+        of = functools.partial(Queries.of_vectors, exact, k=k)
+        return _Drawn(matrix, of(vectors=vectors[tuning]), of(vectors=vectors[judging]))
+    # A new ad's neighbours and those of an ad of the catalogue, itself left out, are one question.
+    # The second can be asked of the index that serves, which lacks no ad.
+    judged = Queries.make(exact, judging, k)
+    if size < _HOLD_OUT_FROM:
+        return _Drawn(matrix, Queries.make(exact, tuning, k), judged)
+    searched = np.delete(matrix, tuning, axis=0)
+    rest = BruteForce(k, exact.similarity)
+    rest.index(searched)
+    return _Drawn(searched, Queries.of_vectors(rest, matrix[tuning], k), judged)
+
+
+def _whole(index: TopK, matrix: np.ndarray) -> TopK:
+    """The index with the same settings over all candidates, the queries of the tuning too."""
+    if index.size == len(matrix):
+        return index
+    return type(index)(**index.get_config()).index(matrix)
 
 
 def _choose(

@@ -61,10 +61,10 @@ class TopK(tf.Module, abc.ABC):
     def _search(
         self, queries: tf.Tensor, k: int, live: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns scores and rows, [B, <= k] each, best first; row -1 where nothing was found.
+        """Returns scores and rows, [B, k] each, best first, for k <= N.
 
-        Rows that are not `live` (bool [N]) are not returned, and k live ones are wherever there
-        are as many.
+        Where nothing was found, the row is -1 and the score `PADDING_SCORE`. Rows that are not
+        `live` (bool [N]) are not returned, and k live ones are wherever there are as many.
         """
 
     @abc.abstractmethod
@@ -167,16 +167,13 @@ class TopK(tf.Module, abc.ABC):
             )
         queries = self._prepared(queries)
         scores, rows = self._search(queries, min(k, size), live)
-        missing = k - tf.shape(scores)[1]
-        scores = tf.pad(scores, [[0, 0], [0, missing]], constant_values=PADDING_SCORE)
-        rows = tf.pad(rows, [[0, 0], [0, missing]], constant_values=-1)
-        # ScaNN's op forgets the batch size, where one is known: callers compare rows with theirs.
-        shape = [queries.shape[0], k]
-        scores, rows = tf.ensure_shape(scores, shape), tf.ensure_shape(rows, shape)
-        found = rows >= 0
+        if k > size:
+            missing = [[0, 0], [0, k - size]]
+            scores = tf.pad(scores, missing, constant_values=PADDING_SCORE)
+            rows = tf.pad(rows, missing, constant_values=-1)
         ids = tf.gather(self.identifiers, tf.maximum(rows, 0))
         padding = tf.constant("" if ids.dtype == tf.string else -1, ids.dtype)
-        return tf.where(found, scores, PADDING_SCORE), tf.where(found, ids, padding)
+        return scores, tf.where(rows >= 0, ids, padding)
 
     def _prepared(self, queries: Any) -> tf.Tensor:
         queries = tf.cast(queries, tf.float32)
@@ -231,20 +228,28 @@ def best_rows(
     """Keeps the best rows that there are and that are live.
 
     Args:
-        scores: Floats [B, M].
+        scores: Floats [B, M], M known.
         rows: int32 [B, M], what the scores belong to; -1 where there is none.
-        k: Columns to return, at most.
+        k: Columns to return.
         live: bool [N] by row; None for all.
 
     Returns:
-        Scores and rows, [B, min(k, M)] each, best first; -1 past the last.
+        Scores and rows, [B, k] each, best first; `PADDING_SCORE` and -1 past the last.
     """
     usable = rows >= 0
     if live is not None:
         usable &= tf.gather(live, tf.maximum(rows, 0))
-    scores = tf.where(usable, scores, PADDING_SCORE)
-    scores, columns = tf.math.top_k(scores, k=tf.minimum(k, tf.shape(scores)[1]))
-    rows = tf.gather(tf.where(usable, rows, -1), columns, batch_dims=1)
+    width = scores.shape[1]
+    # Every operation costs a small search more than its arithmetic does: no width worked out at
+    # run time where it is known, no mask beside the scores.
+    some = min(k, width)
+    scores, columns = tf.math.top_k(tf.where(usable, scores, PADDING_SCORE), k=some)
+    rows = tf.gather(rows, columns, batch_dims=1)
+    rows = tf.where(scores > PADDING_SCORE, rows, -1)
+    if some < k:
+        missing = [[0, 0], [0, k - some]]
+        scores = tf.pad(scores, missing, constant_values=PADDING_SCORE)
+        rows = tf.pad(rows, missing, constant_values=-1)
     return scores, rows
 
 
@@ -260,22 +265,21 @@ def completed(
     live ones.
 
     Args:
-        found: Scores and rows, [B, <= k] each.
+        found: Scores and rows, [B, k] each.
         k: Rows wanted.
         live: bool [N] by row; None where all are, and then `found` stands.
         exact: Makes scores and rows, [B, k] each, of an exact search of the live rows.
     """
     if live is None:
         return found
-    wanted = tf.minimum(k, tf.reduce_sum(tf.cast(live, tf.int32)))
-    counts = tf.reduce_sum(tf.cast(found[1] >= 0, tf.int32), axis=1)
-    missing = k - tf.shape(found[0])[1]
 
-    def padded() -> tuple[tf.Tensor, tf.Tensor]:
-        scores = tf.pad(found[0], [[0, 0], [0, missing]], constant_values=PADDING_SCORE)
-        return scores, tf.pad(found[1], [[0, 0], [0, missing]], constant_values=-1)
+    def completed_by_count() -> tuple[tf.Tensor, tf.Tensor]:
+        # Counting a million flags takes longer than a search: only where something is missing.
+        wanted = tf.minimum(k, tf.reduce_sum(tf.cast(live, tf.int32)))
+        counts = tf.reduce_sum(tf.cast(found[1] >= 0, tf.int32), axis=1)
+        return tf.cond(tf.reduce_any(counts < wanted), exact, lambda: found)
 
-    return tf.cond(tf.reduce_any(counts < wanted), exact, padded)
+    return tf.cond(tf.reduce_all(found[1] >= 0), lambda: found, completed_by_count)
 
 
 def exclude(

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import bisect
+import abc
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from sid_tfx.retrieval.measurement import Queries, Recall, milliseconds, recall
+from sid_tfx.retrieval.efforts import Efforts, PartitionEfforts, Setting
+from sid_tfx.retrieval.measurement import Queries, Recall, milliseconds
 from sid_tfx.retrieval.partitioned import Partitioned
 from sid_tfx.retrieval.scann import ScaNN
 from sid_tfx.retrieval.topk import TopK
 
-# Every build costs minutes at a million candidates, hardly anything at a thousand.
-_SMALL, _LARGE = 5_000, 200_000
-_CURVE_POINTS = 5
-_REORDERED = (5, 20, 60)
+_REORDERED = (3, 5, 10, 30)
 """Candidates to score exactly, for each neighbour wanted."""
+
+_HASHES: tuple[tuple[int, float | None], ...] = ((2, 0.2), (4, 0.2), (2, None))
+"""Dimensions hashed together and anisotropic threshold; the first is the best guess."""
+
+_SCANN_PARTITIONS = (0.5, 1, 2, 3)
+_CORE_PARTITIONS = (1, 2, 4)
+"""Partitions to try, for each unit of the square root of the catalogue's size."""
+
+# Below, brute force wins anyway, and small partitions are soon too few.
+_SMALL = 5_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,161 +71,128 @@ class Tuned:
     trials: tuple[Trial, ...]
 
 
-def tune_scann(
-    candidates: np.ndarray, queries: Queries, max_k: int, target: float, similarity: str
-) -> Tuned:
+class Tuner(abc.ABC):
+    """Builds an index in several ways and measures how each is searched best.
+
+    A build that two targets want is made once.
+
+    Args:
+        candidates: float32 [N, D], N >= `MIN_CANDIDATES` of the index.
+        queries: Of the kind that will be asked.
+        max_k: Most candidates that any search will ask for.
+        similarity: `"dot_product"` or `"cosine"`.
+    """
+
+    def __init__(
+        self, candidates: np.ndarray, queries: Queries, max_k: int, similarity: str
+    ) -> None:
+        self._candidates, self._queries = candidates, queries
+        self._max_k, self._similarity = max_k, similarity
+        self._builds: dict[Hashable, list[Efforts]] = {}
+
+    @abc.abstractmethod
+    def tuned(self, target: float) -> Tuned:
+        """Searches for the fastest setting of recall `target`."""
+
+    def _timed(self, settings: Iterable[Setting]) -> list[Trial]:
+        settings = list(settings)
+        times = milliseconds([index for index, _ in settings], self._queries, self._queries.k)
+        return [Trial(*setting, ms) for setting, ms in zip(settings, times, strict=True)]
+
+    def _best(self, searches: Sequence[Efforts], target: float) -> tuple[Tuned, Efforts]:
+        """The fastest of these searches, each at its cheapest effort, and whose it is."""
+        found = {id(search.cheapest(target)[0]): search for search in searches}
+        settings = [search.cheapest(target) for search in searches]
+        met = [setting for setting in settings if setting[1].surely(target)]
+        trials = self._timed(met or [max(settings, key=lambda setting: setting[1].mean)])
+        best = min(trials, key=lambda trial: trial.milliseconds)
+        return Tuned(best, bool(met), tuple(trials)), found[id(best.index)]
+
+    def _with_curve(self, searches: Sequence[Efforts], target: float) -> Tuned:
+        """The fastest, and efforts around it."""
+        tuned, search = self._best(searches, target)
+        curve = self._timed(search.around(target))
+        return dataclasses.replace(tuned, trials=(*tuned.trials, *curve))
+
+    def _partition_counts(self, factors: Sequence[float]) -> list[int]:
+        rows = len(self._candidates)
+        # An index wants more than a handful of rows in a partition.
+        wanted = {max(2, min(rows // 16, round(factor * math.sqrt(rows)))) for factor in factors}
+        return sorted(wanted)
+
+
+class ScannTuner(Tuner):
     """Searches ScaNN's partitions, partitions read, quantization and reordering.
 
-    Args:
-        candidates: float32 [N, D], N >= `ScaNN.MIN_CANDIDATES`.
-        queries: Of the kind that will be asked.
-        max_k: Most candidates that any search will ask for.
-        target: Recall to reach.
-        similarity: `"dot_product"` or `"cosine"`.
+    Partitions first, under one way of hashing, then the other ways under the best number of them:
+    every build costs seconds at a million candidates, and the grid of both finds no more.
     """
-    rows = len(candidates)
-    settings: list[tuple[TopK, Recall]] = []
-    sweeps: dict[int, Callable[[], Iterable[tuple[TopK, Recall]]]] = {}
-    for leaves, block, threshold in _scann_builds(*candidates.shape):
+
+    def tuned(self, target: float) -> Tuned:
+        """Builds six times at most, below 5,000 candidates twice."""
+        small = len(self._candidates) < _SMALL
+        counts = self._partition_counts((1,) if small else _SCANN_PARTITIONS)
+        searches = [s for count in counts for s in self._worthy(target, count, *_HASHES[0])]
+        best = self._best(searches, target)[0].best.index
+        assert isinstance(best, ScaNN)
+        for hashing in _HASHES[1:2] if small else _HASHES[1:]:
+            searches += self._worthy(target, best.get_config()["num_leaves"], *hashing)
+        return self._with_curve(searches, target)
+
+    def _worthy(self, target: float, *build: Any) -> list[Efforts]:
+        """A build's searches, less those that reorder more and read no less than another."""
+        worthy, least = [], math.inf
+        for search in self._built(*build):
+            met = search.cheapest(target)[1].surely(target)
+            if not met or search.effort(target) < least:
+                worthy.append(search)
+            if met:
+                least = min(least, search.effort(target))
+        return worthy
+
+    def _built(self, leaves: int, block: int, threshold: float | None) -> list[Efforts]:
+        key = (leaves, block, threshold)
+        if key in self._builds:
+            return self._builds[key]
+        rows, dimensions = self._candidates.shape
         index = ScaNN(
-            queries.k,
-            similarity,
-            max_k,
+            self._queries.k,
+            self._similarity,
+            self._max_k,
             num_leaves=leaves,
-            dimensions_per_block=block,
+            dimensions_per_block=min(block, dimensions),
             anisotropic_threshold=threshold,
         )
-        index.index(candidates)
-        efforts = _geometric(leaves)
-        for reordered in sorted({max(max_k, min(rows, n * queries.k)) for n in _REORDERED}):
+        index.index(self._candidates)
+        k = self._queries.k
+        reordered = sorted({max(self._max_k, min(rows, n * k)) for n in _REORDERED})
 
-            def at(effort: int, index: ScaNN = index, reordered: int = reordered) -> ScaNN:
-                return index.retuned(effort, reordered)
+        def at(effort: int, count: int) -> ScaNN:
+            return index.retuned(effort, count)
 
-            measured = _Measured(at, queries)
-            found = measured.cheapest(efforts, target)
-            settings.append(found)
-            sweeps[id(found[0])] = lambda m=measured, e=efforts: m.around(e)  # type: ignore[misc]
-    return _fastest(settings, sweeps, queries, target)
-
-
-def tune_partitioned(
-    candidates: np.ndarray, queries: Queries, max_k: int, target: float, similarity: str
-) -> Tuned:
-    """Searches the portable index's partitions and partitions read.
-
-    Args:
-        candidates: float32 [N, D], N >= `Partitioned.MIN_CANDIDATES`.
-        queries: Of the kind that will be asked.
-        max_k: Most candidates that any search will ask for.
-        target: Recall to reach.
-        similarity: `"dot_product"` or `"cosine"`.
-    """
-    settings: list[tuple[TopK, Recall]] = []
-    sweeps: dict[int, Callable[[], Iterable[tuple[TopK, Recall]]]] = {}
-    for count in _partition_counts(len(candidates)):
-        index = Partitioned(queries.k, similarity, max_k, num_partitions=count)
-        index.index(candidates)
-        measured = _Ranked(index, queries)
-        efforts = [n for n in _geometric(index.partitions) if n >= index.least_read]
-        found = measured.cheapest(range(index.least_read, index.partitions + 1), target)
-        settings.append(found)
-        sweeps[id(found[0])] = lambda m=measured, e=efforts: m.around(e)  # type: ignore[misc]
-    return _fastest(settings, sweeps, queries, target)
+        self._builds[key] = [
+            Efforts(functools.partial(at, count=count), 1, leaves, self._queries)
+            for count in reordered
+        ]
+        return self._builds[key]
 
 
-class _Measured:
-    """Recall by effort, each effort searched at most once."""
+class PartitionedTuner(Tuner):
+    """Searches the portable index's partitions and partitions read."""
 
-    def __init__(self, at: Callable[[int], TopK], queries: Queries) -> None:
-        self._at = at
-        self._queries = queries
-        self._known: dict[int, tuple[TopK, Recall]] = {}
+    def tuned(self, target: float) -> Tuned:
+        """Builds three times; recall by effort is known without a search."""
+        counts = self._partition_counts(_CORE_PARTITIONS)
+        return self._with_curve([self._built(count) for count in counts], target)
 
-    def __call__(self, effort: int) -> tuple[TopK, Recall]:
-        """The index at an effort, and its recall."""
-        if effort not in self._known:
-            index = self._at(effort)
-            self._known[effort] = index, self.measure(index, effort)
-        return self._known[effort]
-
-    def measure(self, index: TopK, effort: int) -> Recall:
-        return recall(index, self._queries)
-
-    def cheapest(self, efforts: Sequence[int], target: float) -> tuple[TopK, Recall]:
-        """The least effort that surely meets the target, else the last."""
-        # More effort never finds less, so bisection finds where False turns to True.
-        place = bisect.bisect_left(efforts, True, key=lambda n: self(n)[1].surely(target))
-        self._chosen = efforts[min(place, len(efforts) - 1)]
-        return self(self._chosen)
-
-    def around(self, efforts: Sequence[int]) -> list[tuple[TopK, Recall]]:
-        """Some efforts below and above the chosen one."""
-        place = bisect.bisect_left(efforts, self._chosen)
-        first = max(0, min(place - _CURVE_POINTS // 2 + 1, len(efforts) - _CURVE_POINTS))
-        near = efforts[first : first + _CURVE_POINTS]
-        return [self(effort) for effort in near if effort != self._chosen]
+    def _built(self, count: int) -> Efforts:
+        if count not in self._builds:
+            index = Partitioned(
+                self._queries.k, self._similarity, self._max_k, num_partitions=count
+            )
+            index.index(self._candidates)
+            self._builds[count] = [PartitionEfforts(index, self._queries)]
+        return self._builds[count][0]
 
 
-class _Ranked(_Measured):
-    """Recall of the partitioned index by effort, without a search.
-
-    It returns the true neighbours whose partition it reads, and no others.
-    """
-
-    def __init__(self, index: Partitioned, queries: Queries) -> None:
-        super().__init__(index.retuned, queries)
-        self._ranks = index.ranks(queries.vectors, queries.neighbours)
-
-    def measure(self, index: TopK, effort: int) -> Recall:
-        return Recall.of(self._ranks < effort)
-
-
-def _fastest(
-    settings: list[tuple[TopK, Recall]],
-    sweeps: dict[int, Callable[[], Iterable[tuple[TopK, Recall]]]],
-    queries: Queries,
-    target: float,
-) -> Tuned:
-    """Times the settings that meet the target, and a curve around the fastest of them."""
-    met = [setting for setting in settings if setting[1].surely(target)]
-    kept = met or [max(settings, key=lambda setting: setting[1].mean)]
-    trials = _timed(kept, queries)
-    best = min(trials, key=lambda trial: trial.milliseconds)
-    curve = _timed(sweeps[id(best.index)](), queries)
-    return Tuned(best, bool(met), (*trials, *curve))
-
-
-def _timed(settings: Iterable[tuple[TopK, Recall]], queries: Queries) -> list[Trial]:
-    settings = list(settings)
-    times = milliseconds([index for index, _ in settings], queries, queries.k)
-    return [Trial(*setting, ms) for setting, ms in zip(settings, times, strict=True)]
-
-
-def _scann_builds(rows: int, dimensions: int) -> list[tuple[int, int, float | None]]:
-    """Partitions, dimensions hashed together and anisotropic threshold of each build to try."""
-    root = math.isqrt(rows)
-    # ScaNN wants more than a handful of rows in a partition.
-    leaves = sorted({max(2, min(rows // 16, factor * root)) for factor in (1, 3)})
-    hashes: list[tuple[int, float | None]] = [(2, None), (2, 0.2), (4, 0.2)]
-    if rows < _SMALL:
-        leaves, hashes = leaves[:1], hashes[:2]
-    if rows > _LARGE:
-        leaves, hashes = [2 * root], hashes[:2]
-    return [
-        (count, min(block, dimensions), threshold)
-        for count in leaves
-        for block, threshold in hashes
-    ]
-
-
-def _partition_counts(rows: int) -> list[int]:
-    root = math.isqrt(rows)
-    factors = (1, 2) if rows < _LARGE else (2, 4)
-    return sorted({max(2, min(rows // 16, factor * root)) for factor in factors})
-
-
-def _geometric(most: int) -> list[int]:
-    """1, 2, 3, 4, 5, 8, ... up to `most`: each about 1.4 times the one before."""
-    steps = {round(1.4**power) for power in range(60)}
-    return [*sorted(step for step in steps if step < most), most]
+TUNERS: dict[str, type[Tuner]] = {"partitioned": PartitionedTuner, "scann": ScannTuner}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -12,7 +13,10 @@ from typing import Any
 import grpc
 
 from serving.batch_parameters import BatchingParameters
+from serving.caller import Caller, Done
 from serving.errors import ServingError, deadline_exceeded, invalid_argument, shutting_down
+
+log = logging.getLogger(__name__)
 
 # Runs the payloads of a batch; returns an answer, or the exception, of each.
 RunBatch = Callable[[Sequence[Any]], Sequence[Any]]
@@ -22,15 +26,16 @@ RunBatch = Callable[[Sequence[Any]], Sequence[Any]]
 class _Task:
     payload: Any
     rows: int
-    deadline: float | None
+    caller: Caller
     enqueued: float
-    # A bare lock, released when the answer is there: an Event costs several times as much.
-    done: threading.Lock = field(default_factory=threading.Lock)
-    abandoned: bool = False
-    answer: Any = None
+    done: Done
 
-    def __post_init__(self) -> None:
-        self.done.acquire()
+    def end(self, answer: Any) -> None:
+        try:
+            self.done(answer)
+        except Exception:
+            # The thread has the answers of others to give.
+            log.exception("an answer was lost")
 
 
 @dataclass(eq=False)
@@ -46,14 +51,16 @@ class BatchScheduler:
     Args:
         parameters: see `BatchingParameters`.
         on_batch: told the waiting times in seconds and the rows of the calls of each batch.
+        on_answers: called when all calls of a batch have been told their answers.
     """
 
     def __init__(
         self,
         parameters: BatchingParameters,
         on_batch: Callable[[Sequence[float], Sequence[int]], None] = lambda waits, rows: None,
+        on_answers: Callable[[], None] = lambda: None,
     ) -> None:
-        self._parameters, self._on_batch = parameters, on_batch
+        self._parameters, self._on_batch, self._on_answers = parameters, on_batch, on_answers
         self._timeout = 1e-6 * parameters.batch_timeout_micros
         self._capacity = parameters.max_enqueued_batches * parameters.execution_batch_size
         self._queues: dict[Hashable, _Queue] = {}
@@ -72,27 +79,34 @@ class BatchScheduler:
         with self._ready:
             return sum(queue.rows for queue in self._queues.values())
 
-    def call(
-        self, key: Hashable, run: RunBatch, payload: Any, rows: int, deadline: float | None
-    ) -> Any:
-        """Waits for the answer to one call.
+    def submit(
+        self,
+        key: Hashable,
+        run: RunBatch,
+        payload: Any,
+        rows: int,
+        caller: Caller,
+        done: Done,
+    ) -> None:
+        """Queues a call and returns at once.
 
         Args:
             key: calls of one key may share a batch; `run` must be the same for all of them.
             run: runs a batch.
             payload: what `run` gets of this call.
             rows: its rows.
-            deadline: `time.monotonic()` past which nobody waits any more.
+            caller: who waits; a call whose caller has stopped waiting is not run.
+            done: told the answer, or an exception: what `run` answered with, or why the call was
+                not run.
 
         Raises:
             ServingError: INVALID_ARGUMENT for more rows than a batch may have,
-                RESOURCE_EXHAUSTED when the queue is full, DEADLINE_EXCEEDED.
-            Exception: what `run` answered with.
+                RESOURCE_EXHAUSTED when the queue is full; `done` is told nothing then.
         """
         most = self._parameters.execution_batch_size
         if rows > most:
             raise invalid_argument(f"Task size {rows} is larger than maximum batch size {most}")
-        task = _Task(payload, rows, deadline, time.monotonic())
+        task = _Task(payload, rows, caller, time.monotonic(), done)
         with self._ready:
             if self._stopped:
                 raise shutting_down()
@@ -108,15 +122,24 @@ class BatchScheduler:
                 )
             queue.tasks.append(task)
             queue.rows += rows
-            self._ready.notify()
-        if deadline is None:
-            task.done.acquire()
-        elif not task.done.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            task.abandoned = True
-            raise deadline_exceeded()
-        if isinstance(task.answer, BaseException):
-            raise task.answer
-        return task.answer
+            # A thread that waits is woken for a batch that is due and to learn when a new one will
+            # be, not for every row that joins.
+            if len(queue.tasks) == 1 or self._due(queue, task.enqueued):
+                self._ready.notify()
+
+    def call(
+        self, key: Hashable, run: RunBatch, payload: Any, rows: int, deadline: float | None
+    ) -> Any:
+        """Waits for the answer to one call, see `submit`.
+
+        Raises:
+            ServingError: as `submit`, and DEADLINE_EXCEEDED.
+            Exception: what `run` answered with.
+        """
+        caller = Caller(deadline)
+        return answer_of(
+            lambda done: self.submit(key, run, payload, rows, caller, done), caller.deadline
+        )
 
     def close(self) -> None:
         """Runs what is queued, then ends the threads."""
@@ -135,7 +158,17 @@ class BatchScheduler:
                         return
                     self._ready.wait(self._time_to_next())
                     found = self._take()
-            run, tasks = found
+                if self._queues:
+                    # This thread may be the one that knew when the others are due.
+                    self._ready.notify()
+            self._run(*found)
+            # The next wait may be long, and would keep the last batch's tensors.
+            del found
+
+    def _run(self, run: RunBatch, tasks: list[_Task], left: list[_Task]) -> None:
+        for task in left:
+            task.end(task.caller.problem() or deadline_exceeded())
+        if tasks:
             now = time.monotonic()
             self._on_batch([now - task.enqueued for task in tasks], [task.rows for task in tasks])
             try:
@@ -143,25 +176,24 @@ class BatchScheduler:
             except Exception as error:
                 answers = [error] * len(tasks)
             for task, answer in zip(tasks, answers, strict=True):
-                task.answer = answer
-                task.done.release()
-            # The next wait may be long, and would keep the last batch's tensors.
-            del found, run, tasks, answers
+                task.end(answer)
+        self._on_answers()
 
-    def _take(self) -> tuple[RunBatch, list[_Task]] | None:
+    def _take(self) -> tuple[RunBatch, list[_Task], list[_Task]] | None:
         now = time.monotonic()
         for key, queue in self._queues.items():
             if not self._due(queue, now):
                 continue
-            tasks, rows = [], 0
+            tasks: list[_Task] = []
+            left: list[_Task] = []
+            rows = 0
             while (
                 queue.tasks and rows + queue.tasks[0].rows <= self._parameters.execution_batch_size
             ):
                 task = queue.tasks.popleft()
                 queue.rows -= task.rows
-                if task.abandoned or (task.deadline is not None and task.deadline < now):
-                    task.answer = deadline_exceeded()
-                    task.done.release()
+                if task.caller.problem() is not None:
+                    left.append(task)
                     continue
                 tasks.append(task)
                 rows += task.rows
@@ -170,9 +202,7 @@ class BatchScheduler:
             del self._queues[key]
             if queue.tasks:
                 self._queues[key] = queue
-            if tasks:
-                return queue.run, tasks
-            return self._take()
+            return queue.run, tasks, left
         return None
 
     def _due(self, queue: _Queue, now: float) -> bool:
@@ -185,3 +215,32 @@ class BatchScheduler:
     def _time_to_next(self) -> float | None:
         oldest = min((queue.tasks[0].enqueued for queue in self._queues.values()), default=None)
         return None if oldest is None else max(0.0, oldest + self._timeout - time.monotonic())
+
+
+def answer_of(begin: Callable[[Done], None], deadline: float | None) -> Any:
+    """Waits in this thread for what a begun call is told.
+
+    Args:
+        begin: begins the call, and is given whom to tell.
+        deadline: `time.monotonic()` past which nobody waits any more.
+
+    Raises:
+        ServingError: DEADLINE_EXCEEDED.
+        Exception: what `begin` raised or the call was told.
+    """
+    answers: list[Any] = []
+    # A bare lock, released when the answer is there: an Event costs several times as much.
+    ready = threading.Lock()
+    ready.acquire()
+
+    def done(answer: Any) -> None:
+        answers.append(answer)
+        ready.release()
+
+    begin(done)
+    seconds = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+    if not ready.acquire(timeout=seconds):
+        raise deadline_exceeded()
+    if isinstance(answers[0], BaseException):
+        raise answers[0]
+    return answers[0]

@@ -8,13 +8,14 @@ rows than a batch is run in pieces, one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import grpc
 import numpy as np
 
 from serving.batch_parameters import BatchingParameters
-from serving.batch_scheduler import BatchScheduler
+from serving.batch_scheduler import BatchScheduler, answer_of
+from serving.caller import Caller, Done
 from serving.errors import ServingError, invalid_argument
 from serving.servable import Servable
 
@@ -50,40 +51,98 @@ class BatchingServable:
             ServingError: INVALID_ARGUMENT when the inputs have no common number of rows or more
                 than a batch takes, RESOURCE_EXHAUSTED when the queue is full, DEADLINE_EXCEEDED.
         """
-        if not inputs:
-            return self._servable.run(signature, inputs, outputs, deadline)
-        rows = _rows(inputs)
-        if rows == 0:
-            return self._servable.run(signature, inputs, outputs, deadline)
-        size = self._parameters.execution_batch_size
-        if rows <= size:
-            answer = self._enqueue(signature, inputs, rows, deadline)
-            return [answer[alias] for alias in outputs]
-        if rows > self._parameters.max_batch_size:
+        caller = Caller(deadline)
+        answer: list[np.ndarray] = answer_of(
+            lambda done: self.submit(signature, inputs, outputs, caller, done), deadline
+        )
+        return answer
+
+    def submit(
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        caller: Caller,
+        done: Done,
+    ) -> None:
+        """Queues a run of a signature and returns at once, see `Servable.submit`.
+
+        Raises:
+            ServingError: as `run`, but for DEADLINE_EXCEEDED, which `done` is told.
+        """
+        rows, size = _rows(inputs), self._parameters.execution_batch_size
+        if rows > max(size, self._parameters.max_batch_size):
             raise invalid_argument(
                 f"Task size {rows} is larger than maximum batch size "
                 f"{self._parameters.max_batch_size}"
             )
-        answers = []
-        for start in range(0, rows, size):
-            piece = {alias: value[start : start + size] for alias, value in inputs.items()}
-            answers.append(self._enqueue(signature, piece, min(size, rows - start), deadline))
-        return [np.concatenate([answer[alias] for answer in answers]) for alias in outputs]
+
+        def join(answers: list[Inputs] | Exception) -> None:
+            if isinstance(answers, Exception):
+                done(answers)
+            elif len(answers) == 1:
+                done([answers[0][alias] for alias in outputs])
+            else:
+                done([np.concatenate([answer[alias] for answer in answers]) for alias in outputs])
+
+        if rows <= size:
+            pieces = [inputs]
+        else:
+            pieces = [
+                {alias: value[start : start + size] for alias, value in inputs.items()}
+                for start in range(0, rows, size)
+            ]
+        self._in_turn(signature, pieces, caller, [], join)
 
     def close(self) -> None:
         """Frees the servable. No call may be running."""
         self._servable.close()
 
-    def _enqueue(self, signature: str, inputs: Inputs, rows: int, deadline: float | None) -> Inputs:
-        shapes = tuple(value.shape[1:] for value in inputs.values())
-        answer: Inputs = self._scheduler.call(
+    def _in_turn(
+        self,
+        signature: str,
+        pieces: Sequence[Inputs],
+        caller: Caller,
+        answers: list[Inputs],
+        done: Done,
+    ) -> None:
+        """Queues the first piece, and each further one when that before it is answered."""
+
+        def answered(answer: Inputs | Exception) -> None:
+            if isinstance(answer, Exception):
+                done(answer)
+                return
+            answers.append(answer)
+            if len(pieces) == 1:
+                done(answers)
+                return
+            try:
+                self._in_turn(signature, pieces[1:], caller, answers, done)
+            except ServingError as error:
+                done(error)
+
+        inputs = pieces[0]
+        rows = _rows(inputs)
+        if rows == 0:
+            # No row tells its answer from another's: such a call shares its batch with none.
+            key: Hashable = object()
+            self._scheduler.submit(
+                key, lambda batch: [self._run_alone(signature, inputs)], inputs, 0, caller, answered
+            )
+            return
+        shapes = tuple([value.shape[1:] for value in inputs.values()])
+        self._scheduler.submit(
             (id(self), signature, shapes),
             lambda batch: self._run(signature, batch),
             inputs,
             rows,
-            deadline,
+            caller,
+            answered,
         )
-        return answer
+
+    def _run_alone(self, signature: str, inputs: Inputs) -> Inputs:
+        aliases = list(self.signatures[signature].outputs)
+        return dict(zip(aliases, self._servable.run(signature, inputs, aliases), strict=True))
 
     def _run(self, signature: str, batch: Sequence[Inputs]) -> list:
         try:
@@ -137,4 +196,5 @@ def _rows(inputs: Inputs) -> int:
             "Batching Run() input tensors must have equal 0th-dimension size, got "
             f"{ {alias: len(value) for alias, value in inputs.items()} }"
         )
-    return sizes.pop()
+    # No inputs, no rows: nothing that a batch could be made of.
+    return sizes.pop() if sizes else 0

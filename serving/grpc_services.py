@@ -1,144 +1,185 @@
-"""The two gRPC services of TF Serving's API."""
+"""The two gRPC services of TF Serving's API: which method is worked on by what, and where."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_service_pb2,
+    predict_pb2,
+    prediction_service_pb2,
+    regression_pb2,
+)
 
-from serving.errors import ServingError, deadline_exceeded
+from serving.caller import Caller, Done
+from serving.grpc_calls import Admission, Begin, UnaryMethod
+from serving.grpc_loop import LoopThread
 from serving.inference import Inference
 from serving.management import Management
 from serving.metrics import Metrics
+from serving.settings import ServerSettings
 
-log = logging.getLogger(__name__)
-
-# gRPC sends the message as an HTTP/2 header, a byte that is not plain ASCII as three, and clients
-# refuse headers past 8 KiB.
-_MAX_MESSAGE_BYTES = 2048
-_Call = Callable[[float | None], Any]
-
-
-def _deadline(context: grpc.ServicerContext) -> float | None:
-    left = context.time_remaining()
-    # A call without a deadline has centuries left.
-    return None if left is None or left > 1e9 else time.monotonic() + left
+PREDICTION_SERVICE = prediction_service_pb2.DESCRIPTOR.services_by_name[
+    "PredictionService"
+].full_name
+MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
 
-def _answer(
-    context: grpc.ServicerContext,
-    name: str,
-    call: _Call,
-    observe: Callable[[str], None] = lambda status: None,
-) -> Any:
-    """The response of a call; a refusal becomes the status of the RPC, a surprise INTERNAL."""
-    try:
-        deadline = _deadline(context)
-        if deadline is not None and deadline <= time.monotonic():
-            raise deadline_exceeded()
-        response = call(deadline)
-        observe("OK")
-        return response
-    except ServingError as error:
-        code, message = error.code, error.message
-    except Exception as error:
-        log.exception("%s failed", name)
-        code, message = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
-    observe(code.name)
-    context.abort(
-        code, message.encode(errors="replace")[:_MAX_MESSAGE_BYTES].decode(errors="ignore")
-    )
-
-
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+class PredictionService:
     """Predict, GetModelMetadata and the inference calls over gRPC.
 
     Args:
         inference: what answers.
         metrics: where requests are counted.
+        settings: the bounds.
+        loop: where the calls wait.
     """
 
-    def __init__(self, inference: Inference, metrics: Metrics) -> None:
-        self._inference, self._metrics = inference, metrics
+    def __init__(
+        self, inference: Inference, metrics: Metrics, settings: ServerSettings, loop: LoopThread
+    ) -> None:
+        self._inference, self._metrics, self._loop = inference, metrics, loop
+        workers, batching = settings.max_workers, settings.batching is not None
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rpc")
+        self._admission = Admission(workers + settings.max_queue)
+        if not batching:
+            metrics.waiting("GRPC", lambda: max(0, self._admission.in_hand - workers))
+        # A batched request waits in its batch's queue, and holds no thread meanwhile.
+        self._predict_in_loop = batching
 
-    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """See `Inference.predict`."""
-        return self._measured(
-            "Predict",
-            request.model_spec.name,
-            context,
-            lambda deadline: self._inference.predict(request, deadline),
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What a server registers."""
+        inference = self._inference
+        methods = {
+            "Predict": self._method(
+                "Predict",
+                predict_pb2.PredictRequest,
+                inference.begin_predict,
+                small_in_loop=self._predict_in_loop,
+            ),
+            "GetModelMetadata": UnaryMethod(
+                f"/{PREDICTION_SERVICE}/GetModelMetadata",
+                get_model_metadata_pb2.GetModelMetadataRequest,
+                _at_once(inference.metadata),
+                self._loop,
+                self._admission,
+                self._pool,
+            ),
+            "Classify": self._method(
+                "Classify",
+                classification_pb2.ClassificationRequest,
+                _at_once(inference.classify),
+            ),
+            "Regress": self._method(
+                "Regress", regression_pb2.RegressionRequest, _at_once(inference.regress)
+            ),
+            "MultiInference": self._method(
+                "MultiInference",
+                inference_pb2.MultiInferenceRequest,
+                _at_once(inference.multi_inference),
+                model_of=_first_model,
+            ),
+        }
+        return _generic(PREDICTION_SERVICE, methods)
+
+    def close(self) -> None:
+        """Runs nothing further; what has begun is not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _method(
+        self,
+        api: str,
+        request_class: Any,
+        begin: Begin,
+        model_of: Callable[[Any], str] = lambda request: str(request.model_spec.name),
+        small_in_loop: bool = False,
+    ) -> UnaryMethod:
+        return UnaryMethod(
+            f"/{PREDICTION_SERVICE}/{api}",
+            request_class,
+            begin,
+            self._loop,
+            self._admission,
+            self._pool,
+            small_in_loop,
+            model_of,
+            partial(self._observe, api),
         )
 
-    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """See `Inference.metadata`."""
-        return _answer(
-            context, "GetModelMetadata", lambda deadline: self._inference.metadata(request)
-        )
-
-    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """See `Inference.classify`."""
-        return self._measured(
-            "Classify",
-            request.model_spec.name,
-            context,
-            lambda deadline: self._inference.classify(request),
-        )
-
-    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """See `Inference.regress`."""
-        return self._measured(
-            "Regress",
-            request.model_spec.name,
-            context,
-            lambda deadline: self._inference.regress(request),
-        )
-
-    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """See `Inference.multi_inference`."""
-        return self._measured(
-            "MultiInference",
-            request.tasks[0].model_spec.name if request.tasks else "",
-            context,
-            lambda deadline: self._inference.multi_inference(request),
-        )
-
-    def _measured(
-        self, api: str, model_name: str, context: grpc.ServicerContext, call: _Call
-    ) -> Any:
-        begin = time.perf_counter()
-
-        def observe(status: str) -> None:
-            seconds = time.perf_counter() - begin
-            self._metrics.observe_request(model_name, api, "GRPC", status, seconds)
-
-        return _answer(context, api, call, observe)
+    def _observe(self, api: str, model: str, status: str, seconds: float) -> None:
+        self._metrics.observe_request(model, api, "GRPC", status, seconds)
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+class ModelService:
     """GetModelStatus and HandleReloadConfigRequest over gRPC.
 
     Args:
         management: what answers.
+        settings: the bounds.
+        loop: where the calls wait.
     """
 
-    def __init__(self, management: Management) -> None:
-        self._management = management
+    def __init__(self, management: Management, settings: ServerSettings, loop: LoopThread) -> None:
+        self._management, self._loop = management, loop
+        self._limit = settings.max_workers + settings.max_queue
+        # A reload waits for models to load, and the next one for it: in a thread of their own, they
+        # keep no request from being answered.
+        self._reloads = ThreadPoolExecutor(1, thread_name_prefix="reload")
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="status")
 
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """See `Management.status`."""
-        return _answer(context, "GetModelStatus", lambda deadline: self._management.status(request))
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What a server registers."""
+        methods = {
+            # In the loop, so that a server that has all hands full still says how it is.
+            "GetModelStatus": UnaryMethod(
+                f"/{MODEL_SERVICE}/GetModelStatus",
+                get_model_status_pb2.GetModelStatusRequest,
+                _at_once(self._management.status),
+                self._loop,
+                Admission(self._limit),
+                self._large,
+                small_in_loop=True,
+            ),
+            "HandleReloadConfigRequest": UnaryMethod(
+                f"/{MODEL_SERVICE}/HandleReloadConfigRequest",
+                model_management_pb2.ReloadConfigRequest,
+                _at_once(self._management.reload),
+                self._loop,
+                Admission(self._limit),
+                self._reloads,
+            ),
+        }
+        return _generic(MODEL_SERVICE, methods)
 
-    def HandleReloadConfigRequest(  # noqa: N802
-        self, request: Any, context: grpc.ServicerContext
-    ) -> Any:
-        """See `Management.reload`."""
-        return _answer(
-            context,
-            "HandleReloadConfigRequest",
-            lambda deadline: self._management.reload(request),
-        )
+    def close(self) -> None:
+        """Runs nothing further; what has begun is not waited for."""
+        self._reloads.shutdown(wait=False, cancel_futures=True)
+        self._large.shutdown(wait=False, cancel_futures=True)
+
+
+def _at_once(call: Callable[[Any], Any]) -> Begin:
+    """Work that is over when it returns."""
+
+    def begin(request: Any, caller: Caller, done: Done) -> None:
+        done(call(request))
+
+    return begin
+
+
+def _first_model(request: inference_pb2.MultiInferenceRequest) -> str:
+    return request.tasks[0].model_spec.name if request.tasks else ""
+
+
+def _generic(service: str, methods: dict[str, UnaryMethod]) -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(
+        service, {name: method.handler() for name, method in methods.items()}
+    )

@@ -36,6 +36,7 @@ class HttpServer:
         self._pool = ThreadPoolExecutor(settings.max_workers, thread_name_prefix="rest")
         self._limit = settings.max_workers + settings.max_queue
         self._in_flight = self._being_written = 0
+        metrics.waiting("REST", lambda: max(0, self._in_flight - settings.max_workers))
         self._draining = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
@@ -70,12 +71,11 @@ class HttpServer:
             # Connections that are kept alive bring new requests for as long as they are open.
             return error_answer(shutting_down())
         if self._in_flight >= self._limit:
-            return error_answer(
-                ServingError(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"{self._in_flight} requests are in flight, the limit is {self._limit}",
-                )
+            refusal = ServingError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{self._in_flight} requests are in flight, the limit is {self._limit}",
             )
+            return self._api.refuse(method, path, refusal)
         deadline = time.monotonic() + self._settings.rest_timeout_seconds
         return await self._work(lambda: self._api.answer(method, path, body, deadline))
 

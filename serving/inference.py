@@ -6,6 +6,7 @@ A deadline is a `time.monotonic()` past which the caller has stopped waiting.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import NoReturn
 
 import grpc
@@ -18,10 +19,11 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
+from serving.caller import Caller, Done
 from serving.errors import ServingError, invalid_argument
 from serving.metrics import Metrics
 from serving.models import Models
-from serving.predict import predict
+from serving.predict import begin_predict, predict
 from serving.servable import DEFAULT_SIGNATURE, Runnable
 
 _SIGNATURE_DEF = "signature_def"
@@ -43,17 +45,30 @@ class Inference:
     def __init__(self, models: Models, metrics: Metrics) -> None:
         self._models, self._metrics = models, metrics
 
-    def predict(
-        self, request: predict_pb2.PredictRequest, deadline: float | None = None
-    ) -> predict_pb2.PredictResponse:
-        """Runs a signature.
+    def begin_predict(
+        self, request: predict_pb2.PredictRequest, caller: Caller, done: Done
+    ) -> None:
+        """Runs a signature; `done` is told the response or the error, later where it is batched.
 
         Raises:
-            ServingError: with TF Serving's code and message.
+            ServingError: with TF Serving's code and message; `done` is told nothing then.
         """
         _require_spec(request)
-        with self._models.use(request.model_spec) as servable:
-            return self.predict_on(servable, request, deadline)
+        held = ExitStack()
+        begin = time.perf_counter()
+
+        def release(response: predict_pb2.PredictResponse | Exception) -> None:
+            held.close()
+            if not isinstance(response, Exception):
+                self._metrics.observe_run(servable.name, time.perf_counter() - begin)
+            done(response)
+
+        try:
+            servable = held.enter_context(self._models.use(request.model_spec))
+            begin_predict(servable, request, caller, release)
+        except BaseException:
+            held.close()
+            raise
 
     def predict_on(
         self, servable: Runnable, request: predict_pb2.PredictRequest, deadline: float | None

@@ -108,10 +108,20 @@ class Metrics:
         self._processed_batch_size = histogram(
             "batching_session:processed_batch_size", "Rows of a batch.", _BATCH_SIZE
         )
+        self._waiting = Gauge(
+            f"{_PREFIX}waiting_requests",
+            "Requests that wait for a thread.",
+            ("entrypoint",),
+            registry=self._registry,
+        )
 
     def gauge(self, name: str, words: str, read: Callable[[], float]) -> None:
         """Adds a gauge that is read whenever the page is."""
         Gauge(_PREFIX + name, words, registry=self._registry).set_function(read)
+
+    def waiting(self, entrypoint: str, read: Callable[[], float]) -> None:
+        """Shows how many requests of an entry point wait for a thread."""
+        self._waiting.labels(entrypoint).set_function(read)
 
     def observe_request(
         self, model_name: str, api: str, entrypoint: str, status: str, seconds: float

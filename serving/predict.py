@@ -7,7 +7,7 @@ ops, some of which accept it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import grpc
 import numpy as np
@@ -15,11 +15,14 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import predict_pb2
 
+from serving.caller import Caller
 from serving.errors import ServingError, from_exception, invalid_argument
 from serving.servable import DEFAULT_SIGNATURE, Runnable, Signature
 from serving.tensors import fill, shape_of, to_array
 
 MAX_TENSOR_BYTES = 256 * 1024 * 1024
+# What a run may raise that says something of the request.
+_REFUSED = (tf.errors.OpError, ValueError, TypeError)
 
 
 def predict(
@@ -30,6 +33,48 @@ def predict(
     Raises:
         ServingError: with TF Serving's code and message.
     """
+    key, inputs, outputs = _checked(servable, request)
+    try:
+        values = servable.run(key, inputs, outputs, deadline)
+    except _REFUSED as error:
+        raise from_exception(error) from error
+    return _response(servable, request, key, outputs, values)
+
+
+def begin_predict(
+    servable: Runnable,
+    request: predict_pb2.PredictRequest,
+    caller: Caller,
+    done: Callable[[predict_pb2.PredictResponse | Exception], None],
+) -> None:
+    """As `predict`; `done` is told the response or the error, where requests are batched later.
+
+    Raises:
+        ServingError: as `predict`; `done` is told nothing then.
+    """
+    key, inputs, outputs = _checked(servable, request)
+
+    def respond(values: list[np.ndarray] | Exception) -> None:
+        if isinstance(values, Exception):
+            done(from_exception(values) if isinstance(values, _REFUSED) else values)
+            return
+        try:
+            response = _response(servable, request, key, outputs, values)
+        except Exception as error:
+            # Nobody above would tell the caller, who waits.
+            done(error)
+        else:
+            done(response)
+
+    try:
+        servable.submit(key, inputs, outputs, caller, respond)
+    except _REFUSED as error:
+        raise from_exception(error) from error
+
+
+def _checked(
+    servable: Runnable, request: predict_pb2.PredictRequest
+) -> tuple[str, dict[str, np.ndarray], list[str]]:
     key = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(key)
     if signature is None:
@@ -37,11 +82,16 @@ def predict(
             grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{key}" not found.'
         )
     inputs = _inputs(signature, request.inputs)
-    outputs = _outputs(signature, request.output_filter)
-    try:
-        values = servable.run(key, inputs, outputs, deadline)
-    except (tf.errors.OpError, ValueError, TypeError) as error:
-        raise from_exception(error) from error
+    return key, inputs, _outputs(signature, request.output_filter)
+
+
+def _response(
+    servable: Runnable,
+    request: predict_pb2.PredictRequest,
+    key: str,
+    outputs: Sequence[str],
+    values: Sequence[np.ndarray],
+) -> predict_pb2.PredictResponse:
     response = predict_pb2.PredictResponse()
     response.model_spec.name = request.model_spec.name
     response.model_spec.signature_name = key

@@ -101,10 +101,10 @@ class RestApi:
             body: the body.
             deadline: `time.monotonic()` past which the caller has stopped waiting.
         """
-        inference = _INFERENCE.fullmatch(path) if method == "POST" else None
+        inference = _inference(method, path)
         status = _STATUS.fullmatch(path) if method == "GET" else None
         try:
-            if inference and inference["method"] in _METHODS:
+            if inference:
                 return Answer(200, self._infer(inference, body, deadline))
             if status:
                 return Answer(200, self._describe(status))
@@ -114,6 +114,14 @@ class RestApi:
         except Exception as error:
             log.exception("%s %s failed", method, path)
             return error_answer(from_exception(error))
+
+    def refuse(self, method: str, path: str, error: ServingError) -> Answer:
+        """Answers a request that is not worked on, and counts it as one that is."""
+        if match := _inference(method, path):
+            self._metrics.observe_request(
+                unquote(match["name"]), match["method"], "REST", error.code.name, 0.0
+            )
+        return error_answer(error)
 
     def _infer(self, match: re.Match, body: bytes, deadline: float) -> bytes:
         begin, code = time.perf_counter(), grpc.StatusCode.UNKNOWN
@@ -171,6 +179,11 @@ class RestApi:
             "metadata": {"signature_def": _to_dict(signatures)},
         }
         return json.dumps(described, indent=1).encode()
+
+
+def _inference(method: str, path: str) -> re.Match | None:
+    match = _INFERENCE.fullmatch(path) if method == "POST" else None
+    return match if match and match["method"] in _METHODS else None
 
 
 def _spec(match: re.Match) -> ModelSpec:

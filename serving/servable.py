@@ -26,6 +26,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
+from serving.caller import Caller, Done
 from serving.errors import ServingError, deadline_exceeded, invalid_argument
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -96,6 +97,17 @@ class Runnable(Protocol):
         deadline: float | None = None,
     ) -> list[np.ndarray]:
         """Runs a signature, see `Servable.run`."""
+        ...
+
+    def submit(
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        caller: Caller,
+        done: Done,
+    ) -> None:
+        """Runs a signature, now or later, see `Servable.submit`."""
         ...
 
     def close(self) -> None:
@@ -231,6 +243,21 @@ class Servable:
             raise invalid_argument(quoted) from error
         by_alias = dict(zip(definition.outputs, values, strict=True))
         return [by_alias[alias] for alias in outputs]
+
+    def submit(
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        caller: Caller,
+        done: Done,
+    ) -> None:
+        """Runs a signature in this thread, as `run` does, and tells `done` what it returns.
+
+        Raises:
+            Exception: as `run`; `done` is told nothing then.
+        """
+        done(self.run(signature, inputs, outputs, caller.deadline))
 
     def close(self) -> None:
         """Frees the session. No call may be running."""

@@ -6,25 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-from tensorflow_serving.apis import (
-    model_service_pb2,
-    model_service_pb2_grpc,
-    prediction_service_pb2,
-    prediction_service_pb2_grpc,
-)
-
 from serving.batch_scheduler import BatchScheduler
 from serving.batching import BatchingServable
 from serving.errors import from_exception
-from serving.grpc_services import ModelService, PredictionService
+from serving.grpc_server import GrpcServer
 from serving.http_server import HttpServer
 from serving.inference import Inference
 from serving.management import Management
@@ -38,11 +27,6 @@ from serving.versions import ModelVersions
 from serving.warmup import warm_up
 
 log = logging.getLogger(__name__)
-
-PREDICTION_SERVICE = prediction_service_pb2.DESCRIPTOR.services_by_name[
-    "PredictionService"
-].full_name
-MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
 AnyServer = TypeVar("AnyServer", bound="Server")
 
@@ -63,33 +47,25 @@ class Server:
 
     def __init__(self, configs: Sequence[ModelConfig], settings: ServerSettings) -> None:
         self.settings = settings
-        self.port = settings.port
         self._configs = list(configs)
         self.models = Models(self._versions, settings.labels_for_unavailable, self._update_health)
         self.metrics = Metrics(lambda name: self.models.get(name) is not None)
         self._batching = self._scheduler()
-        self._health = health.HealthServicer()
         self._draining = False
         self._stop_lock, self._health_lock = threading.Lock(), threading.Lock()
-        self._grpc = self._grpc_server()
         inference, management = Inference(self.models, self.metrics), Management(self.models)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(inference, self.metrics), self._grpc
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelService(management), self._grpc
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection(
-            (PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME),
-            self._grpc,
-        )
+        self._grpc = GrpcServer(inference, management, self.metrics, settings)
         self._http: HttpServer | None = None
         if settings.rest_port is not None:
             api = RestApi(
                 self.models, inference, management, self.metrics, settings.max_message_bytes
             )
             self._http = HttpServer(api, self.metrics, settings)
+
+    @property
+    def port(self) -> int:
+        """The gRPC port; the one that was picked, once it listens."""
+        return self._grpc.port
 
     @property
     def rest_port(self) -> int | None:
@@ -104,16 +80,14 @@ class Server:
             ServingError: the list of models cannot be served, see `Models.start`.
         """
         self._update_health()
-        address = f"{self.settings.host}:{self.port}"
+        self._grpc.bind()
         try:
-            if self.settings.tls:
-                credentials = self.settings.tls.credentials()
-                self.port = self._grpc.add_secure_port(address, credentials)
-            else:
-                self.port = self._grpc.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: {error}") from error
-        self.models.start(self._configs)
+            self.models.start(self._configs)
+        except BaseException:
+            self._grpc.begin_stop(0)
+            self._grpc.wait_stopped()
+            self._grpc.close()
+            raise
         self._grpc.start()
         if self._http:
             try:
@@ -165,15 +139,16 @@ class Server:
             if self._draining:
                 return
             self._draining = True
-        self._health.enter_graceful_shutdown()
+        self._grpc.health.end()
         self.models.end_reloads()
         time.sleep(lame_duck)
-        ended = self._grpc.stop(grace)
+        self._grpc.begin_stop(grace)
         if self._http:
             self._http.stop(grace)
-        ended.wait()
+        self._grpc.wait_stopped()
         if self._batching:
             self._batching.close()
+        self._grpc.close()
         self.models.stop()
 
     def __enter__(self: AnyServer) -> AnyServer:
@@ -187,21 +162,6 @@ class Server:
     ) -> None:
         self.stop()
 
-    def _grpc_server(self) -> grpc.Server:
-        workers, bound = self.settings.max_workers, self.settings.max_message_bytes
-        options: dict[str, int | str] = {
-            "grpc.max_receive_message_length": bound,
-            "grpc.max_send_message_length": bound,
-            # Two servers on one port would each get half of the requests.
-            "grpc.so_reuseport": 0,
-            **dict(self.settings.grpc_options),
-        }
-        return grpc.server(
-            ThreadPoolExecutor(workers, thread_name_prefix="rpc"),
-            maximum_concurrent_rpcs=workers + self.settings.max_queue,
-            options=list(options.items()),
-        )
-
     def _scheduler(self) -> BatchScheduler | None:
         parameters = self.settings.batching
         if parameters is None:
@@ -211,7 +171,7 @@ class Server:
             padded = parameters.padded(sum(rows))
             self.metrics.observe_batch(parameters.thread_pool_name, waits, rows, padded)
 
-        scheduler = BatchScheduler(parameters, observe)
+        scheduler = BatchScheduler(parameters, observe, lambda: self._grpc.flush())
         self.metrics.gauge(
             "batching_session:queued_rows",
             "Rows that wait for a batch thread.",
@@ -266,11 +226,7 @@ class Server:
                 return
             models = list(self.models)
             ready = bool(models) and all(model.available is not None for model in models)
-            state = health_pb2.HealthCheckResponse.ServingStatus.Value(
-                "SERVING" if ready else "NOT_SERVING"
-            )
-            for service in (health.OVERALL_HEALTH, PREDICTION_SERVICE, MODEL_SERVICE):
-                self._health.set(service, state)
+            self._grpc.say_ready(ready)
 
 
 class ModelServer(Server):

@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from serving.batch_parameters import BatchingParameters, read_batching_parameters
 from serving.batch_scheduler import BatchScheduler
 from serving.batching import BatchingServable
+from serving.caller import Caller
 from serving.client import RecommenderClient
 from serving.errors import ServingError
 from serving.servable import Servable
 from serving.server import ModelServer
 from tests.serving.http_calls import call
+from tests.serving.stubs import Stubs
 from tests.serving.toy_servable import AD_IDS, HISTORY
 
 pytestmark = pytest.mark.unit
@@ -168,6 +170,52 @@ def test_a_full_queue_refuses_at_once_and_a_passed_deadline_is_not_run() -> None
     assert code_of(lambda: ask("closed")) == grpc.StatusCode.UNAVAILABLE
 
 
+def test_a_thread_that_runs_a_batch_does_not_hold_up_what_is_due_meanwhile() -> None:
+    scheduler = BatchScheduler(
+        BatchingParameters(max_batch_size=8, batch_timeout_micros=50_000, num_batch_threads=2)
+    )
+    gate = Gate()
+    with ThreadPoolExecutor(2) as pool:
+        held = pool.submit(scheduler.call, "held", gate.run, "held", 1, None)
+        free = pool.submit(scheduler.call, "free", list, "free", 1, None)
+        assert free.result(10) == "free"
+        gate.open.set()
+        assert held.result(10) == "held"
+    scheduler.close()
+
+
+def test_a_call_whose_caller_has_gone_is_not_run_and_a_batch_is_handed_back_at_once() -> None:
+    told: list[object] = []
+    scheduler = BatchScheduler(
+        BatchingParameters(max_batch_size=4, batch_timeout_micros=0, num_batch_threads=1),
+        on_answers=lambda: told.append("all"),
+    )
+    gate, callers = Gate(), [Caller() for _ in range(4)]
+    for index, caller in enumerate(callers):
+        scheduler.submit("key", gate.run, index, 1, caller, told.append)
+        assert gate.begun.wait(10)
+    callers[2].gone = True
+    gate.open.set()
+    scheduler.close()
+    assert gate.ran == [0, 1, 3]
+    assert told[:2] == [0, "all"]
+    gone, *rest = told[2:]
+    assert isinstance(gone, ServingError)
+    assert gone.code == grpc.StatusCode.CANCELLED
+    assert rest == [1, 3, "all"]
+
+
+def test_a_request_without_rows_runs_by_itself(servable: Servable) -> None:
+    batched, scheduler = batching(servable, max_batch_size=4, allowed_batch_sizes=(4,))
+    empty = {"history": np.empty([0, HISTORY], object)}
+    [alone] = servable.run("recommend", empty, ["scores"])
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(batched.run, "recommend", empty, ["scores"]) for _ in range(3)]
+    scheduler.close()
+    for done in answers:
+        np.testing.assert_array_equal(done.result()[0], alone)
+
+
 def test_inputs_without_common_rows_are_refused(servable: Servable) -> None:
     batched, scheduler = batching(servable)
     inputs = {
@@ -267,3 +315,38 @@ def test_a_batching_server_answers_and_counts(toys: dict[int, Path]) -> None:
         page = call(server.rest_port or 0, "GET", server.settings.metrics_path)[1].decode()
         assert "batching_session:queued_rows 0.0" in page
         assert ':queuing_latency_count{thread_pool_name="pool"} 200.0' in page
+
+
+def test_a_batch_has_more_requests_than_the_server_has_threads(
+    toys: dict[int, Path], request_for: Callable
+) -> None:
+    with ModelServer(
+        "sid_tfx",
+        toys[1].parent,
+        rest_port=0,
+        max_workers=1,
+        batching=BatchingParameters(max_batch_size=8, batch_timeout_micros=10_000_000),
+        settle_seconds=0,
+    ) as server:
+        server.wait_until_available(30)
+        stubs = Stubs(server.port)
+        with stubs.channel:
+            begin = time.monotonic()
+            calls = [
+                stubs.prediction.Predict.future(request_for("recommend", **history(ad)))
+                for ad in AD_IDS[:8]
+            ]
+            for done in calls:
+                assert list(done.result(20).outputs["count"].int_val) == [4]
+            assert time.monotonic() - begin < 5, "a full batch does not wait"
+            # Nobody is left to answer when this one's time is up, and it is not run.
+            late = stubs.prediction.Predict.future(
+                request_for("recommend", **history("ad01")), timeout=0.1
+            )
+            assert late.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            garbage = request_for("encode_ads", examples=np.array([b"no example"] * 8, object))
+            assert stubs.prediction.Predict.future(garbage).code() == (
+                grpc.StatusCode.INVALID_ARGUMENT
+            )
+        page = call(server.rest_port or 0, "GET", server.settings.metrics_path)[1].decode()
+        assert ":processed_batch_size_sum 16.0" in page

@@ -24,9 +24,6 @@ pytestmark = pytest.mark.slow
 THREADS = 4
 HELD = 3 * THREADS
 SECONDS = 5.0
-BLOCKED = pytest.mark.xfail(
-    strict=True, reason="each of these calls holds a thread of the gRPC server until it ends"
-)
 
 
 class Held:
@@ -78,14 +75,7 @@ def held(publish: Callable[[int], Path]) -> Iterator[Held]:
         yield Held(process.port(), process.rest_port(), stack)
 
 
-@pytest.mark.parametrize(
-    "hold",
-    [
-        pytest.param(Held.reflection, marks=BLOCKED),
-        pytest.param(Held.predict_headers, marks=BLOCKED),
-        Held.http_headers,
-    ],
-)
+@pytest.mark.parametrize("hold", [Held.reflection, Held.predict_headers, Held.http_headers])
 def test_others_are_answered(held: Held, hold: Callable[[Held], None]) -> None:
     for _ in range(HELD):
         hold(held)

@@ -18,6 +18,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.artifacts import SidCatalog
 from components.refusal import Refused
+from sid_tfx.file_list import MANIFEST_FILE
 
 PUSHED = "pushed"
 TYPES: dict[str, type[types.Artifact]] = {
@@ -32,7 +33,6 @@ TYPES: dict[str, type[types.Artifact]] = {
 _CURE = "run `python pipeline.py run` first"
 # From a push back to the run of Composer that made it, by the keys of the inputs between.
 _LINEAGE = ("infra_blessing", "portable")
-_SERVED = os.path.join("assets.extra", "sid_tfx.json")
 _MANIFESTS = {
     "tokenizer": os.path.join("Format-Serving", "metadata.json"),
     "recommender": os.path.join("Format-Serving", "metadata.json"),
@@ -137,7 +137,7 @@ def _inputs(store: mlmd.MetadataStore, artifact_id: int) -> dict[str, int]:
 
 def _check_fingerprints(pushed: types.Artifact, uris: Mapping[str, str]) -> None:
     """Refuses where a part on disk is not the one in the servable."""
-    served = _read(os.path.join(_destination(pushed), _SERVED))["fingerprints"]
+    served = _read(os.path.join(_destination(pushed), MANIFEST_FILE))["fingerprints"]
     for part, name in _MANIFESTS.items():
         path = os.path.join(uris[part], name)
         if not fileio.exists(path):

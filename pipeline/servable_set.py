@@ -19,8 +19,9 @@ import numpy as np
 
 from pipeline.servable_set_ids import Selection
 from pipeline.version_store import Source, locked, newest_whole, prune_sets
-from pipeline.whole_version import ADS_FILE, MANIFEST_FILE
+from pipeline.whole_version import ADS_FILE
 from serving.version_dirs import list_versions
+from sid_tfx.file_list import MANIFEST_FILE
 from sid_tfx.servable_set_file import SERVABLE_SET_FILE, read_servable_set, write_servable_set
 
 KEEP = 10

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sid_tfx.file_list import Damaged, check_files
+from sid_tfx.file_list import MANIFEST_FILE, Damaged, check_files
 from sid_tfx.servable_set_file import SERVABLE_SET_FILE, read_servable_set
 
-MANIFEST_FILE = Path("assets.extra", "sid_tfx.json")
 ADS_FILE = Path("assets", "ads.txt")
 
 

@@ -165,21 +165,21 @@ class UnaryMethod:
             self._loop.put(tell, self._outcome(response))
 
         try:
-            request = self._request_class.FromString(call.body)
-        except DecodeError:
-            self._loop.put(
-                tell, Outcome(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
-            )
-        else:
+            try:
+                request = self._request_class.FromString(call.body)
+            except DecodeError:
+                raise ServingError(
+                    grpc.StatusCode.INTERNAL, "Exception deserializing request!"
+                ) from None
             call.model = self._model_of(request)
             # Held until the answer is there, and the request has all that is needed of it.
             call.body = b""
-            try:
-                if (problem := call.caller.problem()) is not None:
-                    raise problem
-                self._begin(request, call.caller, done)
-            except Exception as error:
-                done(error)
+            if (problem := call.caller.problem()) is not None:
+                raise problem
+            self._begin(request, call.caller, done)
+        except Exception as error:
+            # Whatever it is: untold, the caller would wait and its place would stay taken.
+            done(error)
         self._loop.flush()
 
     def _outcome(self, response: Any) -> Outcome:

@@ -6,11 +6,15 @@ import takes longer than all the rest of a command that is called often.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import google_crc32c
+
+MANIFEST_FILE = os.path.join("assets.extra", "sid_tfx.json")
+"""Where a SavedModel says what it was made from, and lists its files at `files`."""
 
 # One tensor of a large catalogue may be gigabytes.
 _PIECE_BYTES = 1 << 22

@@ -8,10 +8,9 @@ import tensorflow as tf
 from tensorflow.io import gfile
 
 from sid_tfx.export.servable import Servable
-from sid_tfx.file_list import describe_file
+from sid_tfx.file_list import MANIFEST_FILE, describe_file
 from sid_tfx.servable_set_file import SERVABLE_SET_FILE
 
-MANIFEST_FILE = os.path.join("assets.extra", "sid_tfx.json")
 _FORMAT_VERSION = 1
 
 

@@ -127,20 +127,6 @@ class BatchScheduler:
             if len(queue.tasks) == 1 or self._due(queue, task.enqueued):
                 self._ready.notify()
 
-    def call(
-        self, key: Hashable, run: RunBatch, payload: Any, rows: int, deadline: float | None
-    ) -> Any:
-        """Waits for the answer to one call, see `submit`.
-
-        Raises:
-            ServingError: as `submit`, and DEADLINE_EXCEEDED.
-            Exception: what `run` answered with.
-        """
-        caller = Caller(deadline)
-        return answer_of(
-            lambda done: self.submit(key, run, payload, rows, caller, done), caller.deadline
-        )
-
     def close(self) -> None:
         """Runs what is queued, then ends the threads."""
         with self._ready:
@@ -215,32 +201,3 @@ class BatchScheduler:
     def _time_to_next(self) -> float | None:
         oldest = min((queue.tasks[0].enqueued for queue in self._queues.values()), default=None)
         return None if oldest is None else max(0.0, oldest + self._timeout - time.monotonic())
-
-
-def answer_of(begin: Callable[[Done], None], deadline: float | None) -> Any:
-    """Waits in this thread for what a begun call is told.
-
-    Args:
-        begin: begins the call, and is given whom to tell.
-        deadline: `time.monotonic()` past which nobody waits any more.
-
-    Raises:
-        ServingError: DEADLINE_EXCEEDED.
-        Exception: what `begin` raised or the call was told.
-    """
-    answers: list[Any] = []
-    # A bare lock, released when the answer is there: an Event costs several times as much.
-    ready = threading.Lock()
-    ready.acquire()
-
-    def done(answer: Any) -> None:
-        answers.append(answer)
-        ready.release()
-
-    begin(done)
-    seconds = -1 if deadline is None else max(0.0, deadline - time.monotonic())
-    if not ready.acquire(timeout=seconds):
-        raise deadline_exceeded()
-    if isinstance(answers[0], BaseException):
-        raise answers[0]
-    return answers[0]

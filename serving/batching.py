@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 
 from serving.batch_parameters import BatchingParameters
-from serving.batch_scheduler import BatchScheduler, answer_of
+from serving.batch_scheduler import BatchScheduler
 from serving.caller import Caller, Done
 from serving.errors import ServingError, invalid_argument
 from serving.servable import Servable
@@ -38,25 +38,6 @@ class BatchingServable:
         self.path, self.name, self.version = servable.path, servable.name, servable.version
         self.signatures, self.meta_graph = servable.signatures, servable.meta_graph
 
-    def run(
-        self,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        deadline: float | None = None,
-    ) -> list[np.ndarray]:
-        """Runs a signature, see `Servable.run`.
-
-        Raises:
-            ServingError: INVALID_ARGUMENT when the inputs have no common number of rows or more
-                than a batch takes, RESOURCE_EXHAUSTED when the queue is full, DEADLINE_EXCEEDED.
-        """
-        caller = Caller(deadline)
-        answer: list[np.ndarray] = answer_of(
-            lambda done: self.submit(signature, inputs, outputs, caller, done), deadline
-        )
-        return answer
-
     def submit(
         self,
         signature: str,
@@ -68,7 +49,9 @@ class BatchingServable:
         """Queues a run of a signature and returns at once, see `Servable.submit`.
 
         Raises:
-            ServingError: as `run`, but for DEADLINE_EXCEEDED, which `done` is told.
+            ServingError: INVALID_ARGUMENT when the inputs have no common number of rows or more
+                than a batch takes, RESOURCE_EXHAUSTED when the queue is full; `done` is told
+                nothing then. DEADLINE_EXCEEDED is for `done`.
         """
         rows, size = _rows(inputs), self._parameters.execution_batch_size
         if rows > max(size, self._parameters.max_batch_size):

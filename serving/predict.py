@@ -7,7 +7,7 @@ ops, some of which accept it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
 import numpy as np
@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import predict_pb2
 
-from serving.caller import Caller
+from serving.caller import Caller, Done, answer_of
 from serving.errors import ServingError, from_exception, invalid_argument
 from serving.servable import DEFAULT_SIGNATURE, Runnable, Signature
 from serving.tensors import fill, shape_of, to_array
@@ -33,19 +33,18 @@ def predict(
     Raises:
         ServingError: with TF Serving's code and message.
     """
-    key, inputs, outputs = _checked(servable, request)
-    try:
-        values = servable.run(key, inputs, outputs, deadline)
-    except _REFUSED as error:
-        raise from_exception(error) from error
-    return _response(servable, request, key, outputs, values)
+    caller = Caller(deadline)
+    response: predict_pb2.PredictResponse = answer_of(
+        lambda done: begin_predict(servable, request, caller, done), deadline
+    )
+    return response
 
 
 def begin_predict(
     servable: Runnable,
     request: predict_pb2.PredictRequest,
     caller: Caller,
-    done: Callable[[predict_pb2.PredictResponse | Exception], None],
+    done: Done,
 ) -> None:
     """As `predict`; `done` is told the response or the error, where requests are batched later.
 

@@ -89,16 +89,6 @@ class Runnable(Protocol):
     signatures: dict[str, Signature]
     meta_graph: MetaGraphDef
 
-    def run(
-        self,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        deadline: float | None = None,
-    ) -> list[np.ndarray]:
-        """Runs a signature, see `Servable.run`."""
-        ...
-
     def submit(
         self,
         signature: str,

@@ -26,6 +26,7 @@ from serving.server import ModelServer
 from tests.serving.http_calls import call
 from tests.serving.stubs import Stubs
 from tests.serving.toy_servable import AD_IDS, HISTORY
+from tests.serving.waiting import run, schedule
 
 pytestmark = pytest.mark.unit
 
@@ -68,7 +69,7 @@ def test_histories_of_any_length_get_in_a_batch_what_they_get_alone(
     outputs = ["ad_ids", "scores", "sids", "count"]
     with ThreadPoolExecutor(len(histories)) as pool:
         together = list(
-            pool.map(lambda ads: batched.run("recommend", history(*ads), outputs), histories)
+            pool.map(lambda ads: run(batched, "recommend", history(*ads), outputs), histories)
         )
     scheduler.close()
     for ads, answer in zip(histories, together, strict=True):
@@ -88,14 +89,14 @@ def test_calls_that_wait_together_run_together(servable: Servable) -> None:
     begin = time.monotonic()
     with ThreadPoolExecutor(9) as pool:
         calls = [
-            pool.submit(batched.run, "recommend", history("ad01"), ["count"]) for _ in range(8)
+            pool.submit(run, batched, "recommend", history("ad01"), ["count"]) for _ in range(8)
         ]
         # A full batch does not wait for its time; another signature has a queue of its own.
         for done in calls:
             done.result()
         assert time.monotonic() - begin < 0.15
         other = {"ad_ids": np.array([b"ad01"], dtype=object)}
-        pool.submit(batched.run, "similar_ads", other, ["count"]).result()
+        pool.submit(run, batched, "similar_ads", other, ["count"]).result()
     scheduler.close()
     assert sorted(seen) == [(1,), (1,) * 8]
     assert time.monotonic() - begin >= 0.2, "a batch that is not full waits for more"
@@ -108,7 +109,7 @@ def test_an_error_reaches_only_its_own_request(servable: Servable) -> None:
     examples = [good.SerializeToString()] * 3 + [b"not an example"]
 
     def encode(example: bytes) -> list[np.ndarray]:
-        return batched.run("encode_ads", {"examples": np.array([example], object)}, ["sids"])
+        return run(batched, "encode_ads", {"examples": np.array([example], object)}, ["sids"])
 
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(encode, example) for example in examples]
@@ -147,7 +148,7 @@ def test_a_full_queue_refuses_at_once_and_a_passed_deadline_is_not_run() -> None
 
     def ask(name: str, rows: int = 1, seconds: float | None = None) -> object:
         deadline = None if seconds is None else time.monotonic() + seconds
-        return scheduler.call("key", gate.run, name, rows, deadline)
+        return schedule(scheduler, "key", gate.run, name, rows, deadline)
 
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(ask, "first")
@@ -176,8 +177,8 @@ def test_a_thread_that_runs_a_batch_does_not_hold_up_what_is_due_meanwhile() -> 
     )
     gate = Gate()
     with ThreadPoolExecutor(2) as pool:
-        held = pool.submit(scheduler.call, "held", gate.run, "held", 1, None)
-        free = pool.submit(scheduler.call, "free", list, "free", 1, None)
+        held = pool.submit(schedule, scheduler, "held", gate.run, "held", 1, None)
+        free = pool.submit(schedule, scheduler, "free", list, "free", 1, None)
         assert free.result(10) == "free"
         gate.open.set()
         assert held.result(10) == "held"
@@ -210,7 +211,7 @@ def test_a_request_without_rows_runs_by_itself(servable: Servable) -> None:
     empty = {"history": np.empty([0, HISTORY], object)}
     [alone] = servable.run("recommend", empty, ["scores"])
     with ThreadPoolExecutor(3) as pool:
-        answers = [pool.submit(batched.run, "recommend", empty, ["scores"]) for _ in range(3)]
+        answers = [pool.submit(run, batched, "recommend", empty, ["scores"]) for _ in range(3)]
     scheduler.close()
     for done in answers:
         np.testing.assert_array_equal(done.result()[0], alone)
@@ -225,7 +226,7 @@ def test_inputs_without_common_rows_are_refused(servable: Servable) -> None:
         "mode": np.array([b""], object),
     }
     with pytest.raises(ServingError, match="must have equal 0th-dimension size"):
-        batched.run("recommend_filtered", inputs, ["count"])
+        run(batched, "recommend_filtered", inputs, ["count"])
     scheduler.close()
 
 
@@ -282,7 +283,7 @@ def test_a_request_of_more_rows_than_a_batch_is_split(servable: Servable) -> Non
     def rows(count: int) -> dict[str, np.ndarray]:
         return {"history": np.concatenate([history(ad)["history"] for ad in AD_IDS[:count]])}
 
-    split = batched.run("recommend", rows(8), outputs)
+    split = run(batched, "recommend", rows(8), outputs)
     assert seen == [3, 3, 2]
     for got, expected in zip(split, servable.run("recommend", rows(8), outputs), strict=True):
         if got.dtype == np.float32:
@@ -290,7 +291,7 @@ def test_a_request_of_more_rows_than_a_batch_is_split(servable: Servable) -> Non
         else:
             np.testing.assert_array_equal(got, expected)
     with pytest.raises(ServingError, match="Task size 9 is larger than maximum batch size 8"):
-        batched.run("recommend", rows(9), outputs)
+        run(batched, "recommend", rows(9), outputs)
     scheduler.close()
 
 

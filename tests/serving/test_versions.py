@@ -24,6 +24,7 @@ from serving.version_dirs import list_versions
 from serving.versions import ModelVersions
 from serving.warmup import WARMUP_FILE
 from tests.serving.stubs import Stubs
+from tests.serving.waiting import run
 
 pytestmark = pytest.mark.unit
 
@@ -263,7 +264,7 @@ def test_a_request_in_flight_finishes_on_its_version(toys: dict[int, Path], tmp_
         assert model.available == 2
         states = {status.version: status.state for status in model.statuses()}
         assert states == {1: State.UNLOADING, 2: State.AVAILABLE}
-        [scores] = old.run("recommend", history, ["scores"])
+        [scores] = run(old, "recommend", history, ["scores"])
         assert scores[0, 0] == pytest.approx(100, abs=2)
         with model.use() as new:
             assert new.version == 2
@@ -272,7 +273,7 @@ def test_a_request_in_flight_finishes_on_its_version(toys: dict[int, Path], tmp_
     model.poll()
     assert {s.version: s.state for s in model.statuses()} == {1: State.END, 2: State.AVAILABLE}
     with pytest.raises(tf.errors.CancelledError, match="closed"):
-        old.run("recommend", history, ["scores"])
+        run(old, "recommend", history, ["scores"])
     model.stop()
 
 

@@ -20,14 +20,12 @@ from benchmarks.serving_load import DEFAULT_SERVABLE, MODEL, ServerProcess, newe
 from benchmarks.version_answers import VersionAnswers, detects_wrong_answers, distinguishable
 from serving.client import RecommenderClient
 from serving.servable import Servable
-from sid_tfx.export import SERVABLE_SET_FILE
+from sid_tfx.servable_set_file import FINGERPRINT_SIZE, SERVABLE_SET_FILE
 
 BATCHING = common.ROOT / "serving" / "deploy" / "batching.config"
 _WAIT_SECONDS = 120.0
 _DISTINCT_REQUESTS = 500
 _CONTENTS = ("a", "b")
-# The set's file begins with the catalogue's fingerprint; one bit an ad follows.
-_SET_HEADER = 16
 
 
 def content_of(version: int) -> str:
@@ -49,7 +47,7 @@ def with_half_the_ads(source: Path, folder: Path) -> Path:
     made = folder / "half"
     shutil.copytree(source, made, copy_function=os.link)
     data = (source / SERVABLE_SET_FILE).read_bytes()
-    halved = data[:_SET_HEADER] + bytes(byte & 0b01010101 for byte in data[_SET_HEADER:])
+    halved = data[:FINGERPRINT_SIZE] + bytes(byte & 0b01010101 for byte in data[FINGERPRINT_SIZE:])
     (made / SERVABLE_SET_FILE).unlink()
     (made / SERVABLE_SET_FILE).write_bytes(halved)
     return made

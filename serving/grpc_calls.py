@@ -7,6 +7,7 @@ what works. So calls that are begun and never finished keep nobody else from bei
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from google.protobuf.message import DecodeError
 from serving.caller import Caller, Done
 from serving.errors import ServingError
 from serving.grpc_loop import LoopThread
+from serving.memory import LARGE_BYTES, trim
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +121,19 @@ class UnaryMethod:
                 grpc.StatusCode.UNIMPLEMENTED,
                 f'"{self._name}" requires exactly one request message.',
             )
+        large = len(body) > LARGE_BYTES
+        try:
+            return await self._answer_body(body, context)
+        finally:
+            del body
+            if large:
+                # At the end there is no pool, and the process gives all back.
+                with contextlib.suppress(RuntimeError):
+                    self._pool.submit(trim)
+
+    async def _answer_body(self, body: bytes, context: grpc.aio.ServicerContext) -> bytes:
         call = _Call(body, Caller(_deadline(context)))
+        del body
         try:
             self._admission.enter()
         except ServingError as error:

@@ -17,6 +17,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from serving.errors import ServingError, shutting_down
+from serving.memory import LARGE_BYTES, trim
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.rest_api import Answer, RestApi, error_answer
 from serving.settings import ServerSettings
@@ -77,7 +78,11 @@ class HttpServer:
             )
             return self._api.refuse(method, path, refusal)
         deadline = time.monotonic() + self._settings.rest_timeout_seconds
-        return await self._work(lambda: self._api.answer(method, path, body, deadline))
+        try:
+            return await self._work(lambda: self._api.answer(method, path, body, deadline))
+        finally:
+            if len(body) > LARGE_BYTES:
+                self._pool.submit(trim)
 
     async def page(self) -> Answer:
         """The metrics page."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import gc
 
+LARGE_BYTES = 1024 * 1024
+"""What a request of more bytes leaves behind is worth the milliseconds that `trim` takes."""
+
 
 def settle() -> None:
     """Takes everything imported so far out of garbage collection, for a process that only serves.
@@ -23,6 +26,15 @@ def release() -> None:
     schedule may keep for many versions, and glibc keeps what is freed.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    trim()
+
+
+def trim() -> None:
+    """Gives freed memory back to the system, where the C library can.
+
+    glibc keeps it, per thread: a few requests of megabytes, each met by another thread, would else
+    make a server larger for good.
+    """
+    call = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if call is not None:
+        call(0)

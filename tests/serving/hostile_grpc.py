@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.types_pb2 import DataType
 from tensorflow_serving.apis import (
     predict_pb2,
@@ -127,29 +128,30 @@ def _broken_content(rng: Rng, request: predict_pb2.PredictRequest) -> StatusCode
     return StatusCode.INVALID_ARGUMENT
 
 
-def _long_history(rng: Rng, request: predict_pb2.PredictRequest) -> StatusCode:
-    """10^6 ads of history: in a few bytes, as one repeated value, or in full."""
+def history_block(request: predict_pb2.PredictRequest, rows: int, columns: int) -> TensorProto:
+    """`recommend`'s only input, of a shape and without values."""
     request.ClearField("inputs")
     request.model_spec.signature_name = "recommend"
     proto = request.inputs["history"]
     proto.dtype = _STRING
-    proto.tensor_shape.dim.add(size=1)
-    proto.tensor_shape.dim.add(size=10**6)
+    for size in (rows, columns):
+        proto.tensor_shape.dim.add(size=size)
+    return proto
+
+
+def _long_history(rng: Rng, request: predict_pb2.PredictRequest) -> StatusCode:
+    """10^6 ads of history: in a few bytes, as one repeated value, or in full."""
+    proto = history_block(request, 1, 10**6)
     proto.string_val.extend([b"ad01"] * (1 if rng.random() < 0.95 else 10**6))
     return StatusCode.INVALID_ARGUMENT
 
 
 def _ragged_history(rng: Rng, request: predict_pb2.PredictRequest) -> StatusCode:
     """Histories of unlike lengths laid end to end: too few values are filled up, too many not."""
-    request.ClearField("inputs")
-    request.model_spec.signature_name = "recommend"
     rows = int(rng.integers(2, 5))
     values = 1 + int(sum(rng.integers(0, 2 * HISTORY, size=rows)))
-    proto = request.inputs["history"]
-    proto.dtype = _STRING
+    proto = history_block(request, rows, HISTORY)
     proto.string_val.extend(ids(rng, values).tolist())
-    for size in (rows, HISTORY):
-        proto.tensor_shape.dim.add(size=size)
     return StatusCode.OK if values <= rows * HISTORY else StatusCode.INVALID_ARGUMENT
 
 
@@ -163,12 +165,7 @@ def _not_numbers(rng: Rng, request: predict_pb2.PredictRequest) -> StatusCode:
 
 def _too_many_rows_at_once(rng: Rng, request: predict_pb2.PredictRequest) -> StatusCode:
     """More rows than a batch takes, in few bytes."""
-    request.ClearField("inputs")
-    request.model_spec.signature_name = "recommend"
-    proto = request.inputs["history"]
-    proto.dtype = _STRING
-    proto.tensor_shape.dim.add(size=int(rng.integers(2_000, 20_000)))
-    proto.tensor_shape.dim.add(size=HISTORY)
+    proto = history_block(request, int(rng.integers(2_000, 20_000)), HISTORY)
     proto.string_val.append(b"ad01")
     return StatusCode.INVALID_ARGUMENT
 

@@ -25,7 +25,7 @@ from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.ads import load_ads, load_events
 from sid_tfx.datasets.batches import SequenceBatches
 from sid_tfx.datasets.sequences import SequenceSplits, leave_one_out
-from sid_tfx.evaluation import ExhaustiveRecommender, choose_dense_weight, evaluate
+from sid_tfx.evaluation import ExhaustiveRecommender, choose_hybrid_weights, evaluate
 from sid_tfx.metrics.sid_quality import group_sizes
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.validation import RankingValidation
@@ -94,7 +94,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """A record per mode and filter, at item level."""
     ranked = {mode: ExhaustiveRecommender(recommender, mode) for mode in ("generative", "hybrid")}
-    choose_dense_weight(ranked["hybrid"], splits.validation.sample(validation_users))
+    choose_hybrid_weights(ranked["hybrid"], splits.validation.sample(validation_users))
     return [
         evaluate("item_level", method, splits.test, catalog, filtered, mode).record()
         for mode, method in ranked.items()

@@ -30,7 +30,7 @@ from sid_tfx.evaluation import (
     GenerativeRecommender,
     Recommender,
     Result,
-    choose_dense_weight,
+    choose_hybrid_weights,
     evaluate,
     paired_bootstrap,
 )
@@ -171,9 +171,9 @@ def train_recommender(
 def show_ranking(recommender: SidRecommender, catalog: SidCatalog, splits: SequenceSplits) -> None:
     """Prints the recommender beside the baselines it must beat, on the same test users."""
     decoder = SidDecoder(recommender, beam_size=20)
-    # How much the dense score weighs beside the SID's probability is a choice: on validation.
+    # How much each source weighs beside the SID's probability is a choice: on validation.
     hybrid = GenerativeRecommender(decoder, "hybrid")
-    choose_dense_weight(hybrid, splits.validation, weights=(0.25, 0.5, 1.0, 2.0))
+    choose_hybrid_weights(hybrid, splits.validation)
     methods: dict[str, Recommender] = {
         "popularity": Popularity(splits.train, len(catalog)),
         "item kNN": ItemKnn(splits.train, len(catalog)),

@@ -202,6 +202,10 @@ class RecommenderConfig(_Section):
         default_factory=list,
         description="read beside each ad: time, event, weight; null takes what the events have",
     )
+    successors: Annotated[int, Field(ge=0)] = Field(
+        32,
+        description="ads remembered per ad that followed it in training, for hybrid mode; 0: none",
+    )
     arguments: dict[str, Any] = Field(default_factory=dict)
 
     @pydantic.model_validator(mode="after")

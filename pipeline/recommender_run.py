@@ -1,7 +1,6 @@
 """RecommenderTrainer's `run_fn`: user sequences and a catalogue in, a SidRecommender out."""
 
 import time
-from collections.abc import Mapping
 
 import keras
 from tfx.components.trainer.fn_args_utils import FnArgs
@@ -15,15 +14,16 @@ from sid_tfx.bundle import save_bundle
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.context import EventContext
 from sid_tfx.datasets import records
+from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.decoder import SidDecoder
-from sid_tfx.evaluation import GenerativeRecommender, choose_dense_weight
+from sid_tfx.evaluation import GenerativeRecommender, choose_hybrid_weights
 from sid_tfx.recommender import SidRecommender
 
 
 def run_fn(fn_args: FnArgs) -> None:
     """Trains the recommender and writes `model.keras` and `metadata.json`.
 
-    The epoch kept and the weight of hybrid scoring are chosen on validation users.
+    The epoch kept and the weights of hybrid scoring are chosen on validation users.
 
     Args:
         fn_args: Stock TFX arguments; `custom_config` holds `seed`, `recommender`
@@ -50,6 +50,7 @@ def run_fn(fn_args: FnArgs) -> None:
     validation = validation.sample(settings.validation_users).in_context(context)
     recommender = SidRecommender.for_catalog(
         catalog,
+        SuccessorTable.count(train, len(catalog), settings.successors),
         max_history=settings.max_history,
         context=context,
         seed=seed,
@@ -64,10 +65,10 @@ def run_fn(fn_args: FnArgs) -> None:
         seed,
         callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir)],
     )
-    dense_weights: Mapping[float, float] = {}
+    hybrid_weights: list[dict[str, float]] = []
     if len(validation):
         hybrid = GenerativeRecommender(SidDecoder(recommender), "hybrid")
-        dense_weights = choose_dense_weight(hybrid, validation)
+        hybrid_weights = choose_hybrid_weights(hybrid, validation)
     best = max(history.history.get("val_ndcg@10", [float("nan")]))
     save_bundle(
         recommender,
@@ -80,7 +81,7 @@ def run_fn(fn_args: FnArgs) -> None:
                 name: [float(value) for value in values] for name, values in history.history.items()
             },
             "context": context.to_dict(),
-            "dense_weights": {str(weight): ndcg for weight, ndcg in dense_weights.items()},
+            "hybrid_weights": hybrid_weights,
             "fingerprints": {"catalog": catalog.fingerprint},
         },
     )

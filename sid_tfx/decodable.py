@@ -17,6 +17,7 @@ class Decodable(Protocol):
         catalog_softmax: What is true if probabilities are among the codes that the catalogue has
             after a prefix, as those of `sid_log_probs` must then be.
         dense_weight: Scalar; weight of the dense score in hybrid mode.
+        successors: A `SuccessorMemory`, hybrid mode's third source of ads; None for none.
         variables: All Keras variables.
     """
 
@@ -24,6 +25,7 @@ class Decodable(Protocol):
     ad_codes: Any
     catalog_softmax: Any
     dense_weight: Any
+    successors: Any
 
     @property
     def variables(self) -> list[Any]:

@@ -17,6 +17,9 @@ from sid_tfx.retrieval import TopK
 DENSE_CANDIDATES = 50
 """Ads that the dense side contributes in hybrid mode, unless a decoder is told otherwise."""
 
+SUCCESSOR_CANDIDATES = 50
+"""Ads that the successors' memory contributes in hybrid mode, as `DENSE_CANDIDATES`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Hidden:
@@ -29,16 +32,19 @@ class SidDecoder(tf.Module):
     """Recommends ads with a generative recommender; for use and for export (core ops only).
 
     Generative mode ranks by the log-probability of the semantic ID, found by beam search under
-    the catalogue's trie. Hybrid mode joins the beam's ads with the ads of highest dense score and
-    ranks all of them by
+    the catalogue's trie. Hybrid mode joins the beam's ads with the ads of highest dense score and,
+    where the model has a `SuccessorMemory`, with those that followed the newest ads of the history
+    in training. It ranks all of them by
 
         log P(codes | history) + dense_weight * log softmax(dense score)
+                               + score_weight * log(1 + times that it followed)
 
-    where `dense_weight` is a weight of the model, chosen on validation data (LIGER,
-    arXiv 2411.18814, joins the two in the same way). Both terms are exact for every candidate,
-    whichever side found it. The softmax is over all ads, with an index over the candidates: that
-    moves all scores of a request by one number and changes no order. For a request without a
-    history the results mean nothing: answer it otherwise, by popularity for one.
+    where both weights are the model's, chosen on validation data (LIGER, arXiv 2411.18814, joins
+    the first two in the same way, kNN-LM, arXiv 1911.00172, a model and its memory). Every term
+    is exact for every candidate, whichever side found it. The softmax is over all ads, with an
+    index over the candidates: that moves all scores of a request by one number and changes no
+    order. For a request without a history the results mean nothing: answer it otherwise, by
+    popularity for one.
 
     Trie, ad vectors and live flags are variables of this module. The vectors are computed once:
     call `refresh` after further training.
@@ -48,6 +54,7 @@ class SidDecoder(tf.Module):
             `Cached` too, it is decoded with its cache.
         beam_size: Beams kept per level; a request for more results widens it.
         dense_candidates: Ads that the dense side contributes in hybrid mode.
+        successor_candidates: Ads that the successors' memory contributes.
         index: Finds them; built with similarity `"dot_product"` over the recommender's
             `item_vectors`, int32 rows for identifiers. Without it all ads are scored.
         hybrid: Whether hybrid mode is answered; without it no ad vectors are held.
@@ -69,6 +76,7 @@ class SidDecoder(tf.Module):
         recommender: Decodable,
         beam_size: int = 50,
         dense_candidates: int = DENSE_CANDIDATES,
+        successor_candidates: int = SUCCESSOR_CANDIDATES,
         index: TopK | None = None,
         hybrid: bool = True,
     ) -> None:
@@ -79,14 +87,15 @@ class SidDecoder(tf.Module):
                 f"{keras.backend.backend()!r}. Save the model and load it in a process with "
                 "KERAS_BACKEND=tensorflow."
             )
-        if beam_size < 1 or dense_candidates < 1:
+        if min(beam_size, dense_candidates, successor_candidates) < 1:
             raise ValueError(
-                "beam_size and dense_candidates must be >= 1, got "
-                f"{beam_size} and {dense_candidates}."
+                "beam_size, dense_candidates and successor_candidates must be >= 1, got "
+                f"{beam_size}, {dense_candidates} and {successor_candidates}."
             )
         self._hidden = _Hidden(recommender)
         self.beam_size = beam_size
         self.dense_candidates = dense_candidates
+        self.successor_candidates = successor_candidates
         codes = keras.ops.convert_to_numpy(recommender.ad_codes)[1:]
         self.trie = PrefixTrie.build(codes, recommender.level_sizes)
         self.index = index
@@ -164,7 +173,7 @@ class SidDecoder(tf.Module):
         generative = BeamResult(beam.rows[:, :k], beam.scores[:, :k], tf.minimum(beam.count, k))
         if isinstance(mode, str) and mode == "generative":
             return generative
-        hybrid = self._hybrid(state, beam, k, excluded, dense_rows)
+        hybrid = self._hybrid(state, history_rows(histories), beam, k, excluded, dense_rows)
         return hybrid if isinstance(mode, str) else _select(mode, hybrid, generative)
 
     def _beam(
@@ -202,6 +211,7 @@ class SidDecoder(tf.Module):
     def _hybrid(
         self,
         state: Any,
+        history: tf.Tensor,
         beam: BeamResult,
         k: int,
         excluded: tf.Tensor | None,
@@ -218,8 +228,11 @@ class SidDecoder(tf.Module):
             extra, _ = self._best(scores, self.dense_candidates, excluded)
         else:
             extra = self._allowed(tf.cast(dense_rows, tf.int32), excluded)
-        in_beam = tf.reduce_any(extra[:, :, None] == beam.rows[:, None, :], axis=2)
-        extra = tf.where(in_beam, -1, extra)
+        memory = model.successors
+        if memory is not None:
+            followed = memory.candidates(history, self.successor_candidates)
+            extra = tf.concat([extra, self._allowed(followed, excluded)], axis=1)
+        extra = _new(extra, beam.rows)
         extra_sid = model.sid_log_probs(state, tf.maximum(extra, 0) + 1)
         candidates = tf.concat([beam.rows, extra], axis=1)
         sid = tf.concat([beam.scores, extra_sid], axis=1)
@@ -235,6 +248,8 @@ class SidDecoder(tf.Module):
             masked = tf.where(valid, dense, float("-inf"))
             log_total = tf.reduce_logsumexp(masked, axis=1, keepdims=True)
         total = sid + tf.convert_to_tensor(model.dense_weight) * (dense - log_total)
+        if memory is not None:
+            total += tf.convert_to_tensor(memory.score_weight) * memory(history, candidates)
         total = tf.where(valid, total, float("-inf"))
         return _top(candidates, total, k)
 
@@ -285,6 +300,14 @@ def _check_index(index: TopK, ads: int, hybrid: bool) -> None:
             f"The index returns {index.identifiers.dtype.name}, it must return catalogue rows: "
             "build it without identifiers of your own."
         )
+
+
+def _new(rows: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+    """`rows` `[B, C]` with -1 where an ad is among `known` `[B, W]` or stands further left."""
+    place = tf.range(tf.shape(rows)[1])
+    twice = (rows[:, :, None] == rows[:, None, :]) & (place[:, None] > place)
+    there = rows[:, :, None] == known[:, None, :]
+    return tf.where(tf.reduce_any(twice, axis=2) | tf.reduce_any(there, axis=2), -1, rows)
 
 
 def _top(rows: tf.Tensor, scores: tf.Tensor, k: int) -> BeamResult:

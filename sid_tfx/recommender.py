@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,8 +12,9 @@ from keras import ops
 from sid_tfx.architectures import ARCHITECTURES, AdInputs
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.context import EventContext
+from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.embedding import look_up
-from sid_tfx.layers import CatalogSoftmax, ContextEmbedding, DenseHead
+from sid_tfx.layers import CatalogSoftmax, ContextEmbedding, DenseHead, SuccessorMemory
 from sid_tfx.layers.cross_entropy import cross_entropy
 from sid_tfx.layers.history import history_rows, next_rows, read_histories
 from sid_tfx.transformer import SeededLayers
@@ -34,7 +35,7 @@ class SidRecommender(keras.Model):
     position of every history at once (`SequenceBatches`), TIGER at one target per example
     (`TargetBatches`). Beside the codes, a dense loss trains the state to find the next ad by inner
     product with ad vectors, for hybrid scoring as in LIGER (arXiv 2411.18814) and COBRA
-    (arXiv 2503.02453).
+    (arXiv 2503.02453); and a `SuccessorMemory` may hold what followed which ad in training.
 
     The tables of the catalogue are weights that aren't trained: `set_catalog` fills them, `.keras`
     files carry them. Histories are int32 `[B, T]` of catalogue row + 1, oldest first; 0 is padding
@@ -74,6 +75,8 @@ class SidRecommender(keras.Model):
             nothing.
         context_dropout: Share of histories that lose their context in training, and of those that
             lose each field of it.
+        successor_sizes: Entries of the `SuccessorMemory` and the most that an ad has; None for no
+            memory. `for_catalog` takes them from the table it is given.
         seed: Integer; fixes initial weights and dropout.
 
     Example:
@@ -112,6 +115,7 @@ class SidRecommender(keras.Model):
         dense_negatives: int = 20000,
         context: EventContext | Mapping[str, Any] | None = None,
         context_dropout: float = 0.2,
+        successor_sizes: Sequence[int] | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -141,6 +145,7 @@ class SidRecommender(keras.Model):
             "dense_negatives": dense_negatives,
             "context": context.to_dict(),
             "context_dropout": context_dropout,
+            "successor_sizes": list(successor_sizes) if successor_sizes else None,
             "seed": seed,
         }
         _check_config(self._config)
@@ -190,6 +195,9 @@ class SidRecommender(keras.Model):
         self.catalog_softmax = None
         if catalog_softmax:
             self.catalog_softmax = CatalogSoftmax(num_ads, self.level_sizes, name="catalog_softmax")
+        self.successors = None
+        if successor_sizes:
+            self.successors = SuccessorMemory(num_ads, *successor_sizes, name="successors")
         self.draws = keras.random.SeedGenerator(make.seed(), name="draws")
         self.context_embedding = None
         if context:
@@ -201,17 +209,29 @@ class SidRecommender(keras.Model):
         self.build((None, None))
 
     @classmethod
-    def for_catalog(cls, catalog: SidCatalog, **kwargs: Any) -> SidRecommender:
-        """A model with the sizes of `catalog`, its tables set; `kwargs` as the constructor's."""
+    def for_catalog(
+        cls, catalog: SidCatalog, successors: SuccessorTable | None = None, **kwargs: Any
+    ) -> SidRecommender:
+        """A model with the sizes of `catalog`, its tables set.
+
+        Args:
+            catalog: The ads.
+            successors: What hybrid mode remembers of the training log; None, or a table without
+                entries, for nothing.
+            **kwargs: As the constructor's.
+        """
         model = cls(
             num_ads=len(catalog),
             levels=catalog.levels,
             codebook_size=catalog.codebook_size,
             dedup_size=catalog.dedup_size,
             content_size=catalog.embeddings.shape[1],
+            successor_sizes=(len(successors), successors.most) if successors else None,
             **kwargs,
         )
         model.set_catalog(catalog)
+        if successors:
+            model.successors.set_table(successors)
         return model
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from keras import ops
 
@@ -16,7 +18,8 @@ def refresh_recommender(
 
     An ad that both catalogues have keeps its codes, content and id vector, so a history of such
     ads gives the state it gave before. A new ad is known by its codes and content; its id vector,
-    which only training could fill, is zero, the mean of its initial distribution.
+    which only training could fill, is zero, the mean of its initial distribution. The successors'
+    memory doesn't know it, for it has followed no ad yet.
 
     Args:
         model: A trained recommender; it stays as it is.
@@ -51,14 +54,19 @@ def refresh_recommender(
             f"{int(moved.sum())} known ads have other codes in the new catalogue, e.g. "
             f"{catalog.ad_ids[known][moved][0]!r}; make it with SidCatalog.extend."
         )
-    refreshed = SidRecommender.from_config({**model.get_config(), "num_ads": len(catalog)})
+    successors = None
+    if model.successors is not None:
+        successors = model.successors.table().moved(catalog.rows(previous.ad_ids), len(catalog))
+    sizes = (len(successors), successors.most) if successors else None
+    refreshed = SidRecommender.from_config(
+        {**model.get_config(), "num_ads": len(catalog), "successor_sizes": sizes}
+    )
     refreshed.set_catalog(catalog)
-    tables = {id(model.ad_codes), id(model.ad_content), id(model.id_vectors)}
-    if model.catalog_softmax is not None:
-        tables |= {id(weight) for weight in model.catalog_softmax.weights}
-    for new, old in zip(refreshed.weights, model.weights, strict=True):
-        if id(old) not in tables:
-            new.assign(old)
+    for new, old in zip(_trained(refreshed), _trained(model), strict=True):
+        new.assign(old)
+    if successors:
+        refreshed.successors.set_table(successors)
+        refreshed.successors.score_weight.assign(model.successors.score_weight)
 
     content = ops.convert_to_numpy(model.ad_content)
     # `set_catalog` scales by the new catalogue's RMS; the weights know the scale of training.
@@ -70,6 +78,15 @@ def refresh_recommender(
         fresh = np.zeros((len(catalog) + 1, vectors.shape[1]), vectors.dtype)
         refreshed.id_vectors.assign(_known_rows(fresh, vectors, known, rows))
     return refreshed
+
+
+def _trained(model: SidRecommender) -> list[Any]:
+    """Its weights without the tables that are of its catalogue."""
+    tables = [model.ad_codes, model.ad_content, model.id_vectors]
+    for layer in (model.catalog_softmax, model.successors):
+        tables += [] if layer is None else layer.weights
+    known = {id(table) for table in tables}
+    return [weight for weight in model.weights if id(weight) not in known]
 
 
 def _known_rows(

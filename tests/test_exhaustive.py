@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import pytest
 
+from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import ExhaustiveRecommender, GenerativeRecommender
 from sid_tfx.recommender import SidRecommender
-from tests.recommender_fixtures import ADS, SMALL, make_catalog
+from tests.recommender_fixtures import ADS, SMALL, make_catalog, walks
 
 pytestmark = pytest.mark.unit
 
@@ -22,8 +23,10 @@ HISTORIES = np.array([[5, 9, 2, 7], [1, 0, 0, 0], [0, 0, 0, 0]], np.int32)
 
 @pytest.fixture(scope="module")
 def model():
-    model = SidRecommender.for_catalog(make_catalog(), **SMALL)
+    table = SuccessorTable.count(walks()[0].train, ADS, most=4)
+    model = SidRecommender.for_catalog(make_catalog(), table, **SMALL)
     model.dense_weight.assign(0.5)
+    model.successors.score_weight.assign(0.7)
     return model
 
 
@@ -60,7 +63,8 @@ import json, sys
 import keras, numpy as np
 from pipeline.config import RecommenderConfig
 from pipeline.recommender_training import train_recommender
-from sid_tfx.evaluation import ExhaustiveRecommender, choose_dense_weight
+from sid_tfx.datasets.successors import SuccessorTable
+from sid_tfx.evaluation import ExhaustiveRecommender, choose_hybrid_weights
 from sid_tfx.recommender import SidRecommender
 from tests.recommender_fixtures import SMALL, make_catalog, walks
 assert keras.backend.backend() == "jax"
@@ -70,14 +74,16 @@ found = {
     mode: ExhaustiveRecommender(model, mode).recommend(histories, 10, True).tolist()
     for mode in ("generative", "hybrid")
 }
-new = SidRecommender.for_catalog(make_catalog(), **SMALL)
 splits, _ = walks()
+table = SuccessorTable.count(splits.train, len(make_catalog()))
+new = SidRecommender.for_catalog(make_catalog(), table, **SMALL)
 ranked = ExhaustiveRecommender(new, batch_size=100)
 settings = RecommenderConfig(epochs=12, learning_rate=1e-2, deletion=0, ema_momentum=0.8)
 history = train_recommender(new, splits.train, splits.validation, settings, 0, ranked=ranked)
 found["validation"] = history.history["val_ndcg@10"]
 hybrid = ExhaustiveRecommender(new, "hybrid", batch_size=100)
-found["weights"] = list(choose_dense_weight(hybrid, splits.validation, (0.0, 1.0)).values())
+trials = choose_hybrid_weights(hybrid, splits.validation, (0.0, 1.0), (0.0, 1.0))
+found["weights"] = [trial["ndcg@10"] for trial in trials]
 print(json.dumps(found))
 """
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.batches import SequenceBatches
 from sid_tfx.decoder import SidDecoder
-from sid_tfx.evaluation import GenerativeRecommender, choose_dense_weight, evaluate
+from sid_tfx.evaluation import GenerativeRecommender, choose_hybrid_weights, evaluate
 from sid_tfx.layers import AdEmbedding, CausalBlock, DenseHead, LevelHead, MaskedAttention
 from sid_tfx.recommender import SidRecommender
 from tests.recommender_fixtures import ADS, SMALL, make_catalog, walks
@@ -174,11 +174,12 @@ def test_the_dense_weight_is_chosen_on_validation(trained):
     model, splits, _, _ = trained
     decoder = SidDecoder(model, beam_size=10)
     with pytest.raises(ValueError, match="mode 'generative'"):
-        choose_dense_weight(GenerativeRecommender(decoder), splits.validation)
+        choose_hybrid_weights(GenerativeRecommender(decoder), splits.validation)
     hybrid = GenerativeRecommender(decoder, "hybrid")
-    found = choose_dense_weight(hybrid, splits.validation, (0.0, 1.0))
-    best = max(found, key=lambda weight: found[weight])
-    assert float(model.dense_weight.numpy()) == best
+    trials = choose_hybrid_weights(hybrid, splits.validation, (0.0, 1.0))
+    assert [trial["dense_weight"] for trial in trials] == [0.0, 1.0]
+    best = max(trials, key=lambda trial: trial["ndcg@10"])
+    assert float(model.dense_weight.numpy()) == best["dense_weight"]
     model.dense_weight.assign(1.0)
 
 

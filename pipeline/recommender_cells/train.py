@@ -27,13 +27,14 @@ from sid_tfx.context import EventContext
 from sid_tfx.datasets.ads import AdTable, event_columns, load_ads, load_events
 from sid_tfx.datasets.preprocessor import AdPreprocessor
 from sid_tfx.datasets.sequences import SequenceSplits, global_time, leave_one_out
+from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.datasets.swing import swing_pairs
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import (
     ExhaustiveRecommender,
     GenerativeRecommender,
     Recommender,
-    choose_dense_weight,
+    choose_hybrid_weights,
     evaluate,
     full_record,
 )
@@ -207,6 +208,7 @@ def _generative(
     splits = splits.in_context(context)
     model = SidRecommender.for_catalog(
         catalog,
+        SuccessorTable.count(splits.train, len(ads), settings.successors),
         max_history=settings.max_history,
         context=context,
         seed=spec["seed"],
@@ -231,17 +233,22 @@ def _generative(
     else:
         modes = {mode: ExhaustiveRecommender(model, mode) for mode in MODES}
     if len(validation):
-        choose_dense_weight(modes["hybrid"], validation)
+        choose_hybrid_weights(modes["hybrid"], validation)
     figures = {
         "train_seconds": round(time.monotonic() - begin, 2),
         "tokenizer_seconds": round(float(encoded["seconds"]), 2),
         "epochs": len(history.epoch),
         "parameters": int(sum(np.prod(v.shape) for v in model.trainable_variables)),
-        "dense_weight": float(keras.ops.convert_to_numpy(model.dense_weight)),
+        "dense_weight": _value(model.dense_weight),
+        "successor_weight": _value(model.successors.score_weight) if model.successors else 0.0,
         "collision_share": catalog.quality["collision_share"],
         "context": ",".join(context.fields),
     }
     return Trained(modes, catalog, ("item", "sid"), figures, context)
+
+
+def _value(scalar: Any) -> float:
+    return float(keras.ops.convert_to_numpy(scalar))
 
 
 def _codes(

@@ -7,6 +7,7 @@ from scipy import sparse
 
 from sid_tfx.baselines.popularity import popularity_order
 from sid_tfx.datasets.sequences import Sequences
+from sid_tfx.datasets.successors import WINDOW, co_occurrence
 
 
 class ItemKnn:
@@ -38,7 +39,7 @@ class ItemKnn:
         self,
         train: Sequences,
         num_ads: int,
-        window: int = 3,
+        window: int = WINDOW,
         newest: int = 5,
         decay: float = 0.5,
     ) -> None:
@@ -50,7 +51,7 @@ class ItemKnn:
         self.num_ads = num_ads
         self.newest = newest
         self.decay = decay
-        self.counts = _co_occurrence(train, num_ads, window)
+        self.counts = co_occurrence(train, num_ads, window)
         self.order = popularity_order(train.popularity(num_ads))
         self.rank = np.empty(num_ads, np.int64)
         self.rank[self.order] = np.arange(num_ads)
@@ -110,15 +111,3 @@ class ItemKnn:
         ads = histories[user, position] - 1
         shape = (len(histories), self.num_ads)
         return sparse.csr_matrix((self.decay**age, (user, ads)), shape=shape)
-
-
-def _co_occurrence(train: Sequences, num_ads: int, window: int) -> sparse.csr_matrix:
-    """`(N, N)` counts of ad b (column) within `window` positions after ad a (row)."""
-    owner = np.repeat(np.arange(len(train)), train.lengths)
-    total = sparse.csr_matrix((num_ads, num_ads), dtype=np.float64)
-    for distance in range(1, window + 1):
-        same = owner[distance:] == owner[:-distance]
-        before, after = train.rows[:-distance][same], train.rows[distance:][same]
-        ones = np.ones(len(before))
-        total = total + sparse.csr_matrix((ones, (before, after)), shape=(num_ads, num_ads))
-    return total

@@ -1,7 +1,6 @@
 """The harness: every method, one protocol, records that people and scripts read."""
 
 from sid_tfx.evaluation.bootstrap import bootstrap_mean, paired_bootstrap
-from sid_tfx.evaluation.dense_weight import choose_dense_weight
 from sid_tfx.evaluation.exhaustive import ExhaustiveRecommender
 from sid_tfx.evaluation.harness import (
     MAX_HISTORY,
@@ -10,6 +9,7 @@ from sid_tfx.evaluation.harness import (
     Result,
     evaluate,
 )
+from sid_tfx.evaluation.hybrid_weights import choose_hybrid_weights
 from sid_tfx.evaluation.report import full_record
 from sid_tfx.evaluation.slices import list_figures, user_slices
 
@@ -20,7 +20,7 @@ __all__ = [
     "Recommender",
     "Result",
     "bootstrap_mean",
-    "choose_dense_weight",
+    "choose_hybrid_weights",
     "evaluate",
     "full_record",
     "list_figures",

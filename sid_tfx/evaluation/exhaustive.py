@@ -21,8 +21,8 @@ class ExhaustiveRecommender:
 
     Args:
         recommender: Ranks with its current weights at each call.
-        mode: `"generative"`, by the log-probability of the codes, or `"hybrid"`, plus
-            `dense_weight` times the log-softmax of the dense scores.
+        mode: `"generative"`, by the log-probability of the codes, or `"hybrid"`, as `SidDecoder`
+            scores it.
         batch_size: Users per step; each takes about `num_ads * head_size * 4` bytes.
 
     Example:
@@ -81,6 +81,9 @@ class _Best(keras.Model):
         if self.hybrid:
             dense = ops.log_softmax(model.dense_scores(state))
             scores = scores + ops.convert_to_tensor(model.dense_weight) * dense
+            if (memory := model.successors) is not None:
+                followed = memory.all_scores(histories)
+                scores = scores + ops.convert_to_tensor(memory.score_weight) * followed
         if self.filter_seen:
             rows = ops.cast(history_rows(histories), "int32") - 1
             seen = ops.any(rows[:, :, None] == ads, axis=1)

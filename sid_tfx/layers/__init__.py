@@ -7,6 +7,7 @@ from sid_tfx.layers.context_embedding import ContextEmbedding
 from sid_tfx.layers.cross_attention import MaskedAttention
 from sid_tfx.layers.dense_head import DenseHead
 from sid_tfx.layers.level_head import LevelHead
+from sid_tfx.layers.successor_memory import SuccessorMemory
 
 __all__ = [
     "AdEmbedding",
@@ -16,4 +17,5 @@ __all__ = [
     "DenseHead",
     "LevelHead",
     "MaskedAttention",
+    "SuccessorMemory",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import keras
@@ -70,7 +70,7 @@ class Contender:
         catalog: SidCatalog,
         train: Sequences,
         positions: int,
-        arguments: dict[str, int],
+        arguments: dict[str, Any],
         seed: int,
     ) -> None:
         self.model = SidRecommender.for_catalog(

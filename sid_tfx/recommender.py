@@ -230,7 +230,7 @@ class SidRecommender(keras.Model):
             **kwargs,
         )
         model.set_catalog(catalog)
-        if successors:
+        if successors and model.successors is not None:
             model.successors.set_table(successors)
         return model
 

@@ -64,7 +64,7 @@ def refresh_recommender(
     refreshed.set_catalog(catalog)
     for new, old in zip(_trained(refreshed), _trained(model), strict=True):
         new.assign(old)
-    if successors:
+    if successors and model.successors is not None and refreshed.successors is not None:
         refreshed.successors.set_table(successors)
         refreshed.successors.score_weight.assign(model.successors.score_weight)
 

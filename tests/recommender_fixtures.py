@@ -3,7 +3,8 @@
 import numpy as np
 
 from sid_tfx.catalog import SidCatalog
-from sid_tfx.datasets.sequences import leave_one_out
+from sid_tfx.datasets.sequences import Sequences, leave_one_out
+from sid_tfx.datasets.successors import SuccessorTable
 
 ADS = 60
 SMALL = {
@@ -24,6 +25,13 @@ def make_catalog():
     return SidCatalog.build(
         ids, rng.integers(0, 6, (ADS, 2)), rng.normal(size=(ADS, 8)), 6, max_dedup=8
     )
+
+
+def random_successors(ads):
+    """What followed which ad in a made-up log."""
+    rows = np.random.default_rng(7).integers(0, ads, 4 * ads).astype(np.int32)
+    log = Sequences(np.arange(0, len(rows) + 1, 4), rows, np.arange(len(rows)))
+    return SuccessorTable.count(log, ads, most=3)
 
 
 def walks(users=400, length=9, seed=0):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from sid_tfx.recommender import SidRecommender
 from sid_tfx.retrieval import PADDING_SCORE, BruteForce, ScaNN
 from sid_tfx.tokenizer import SidTokenizer
 from tests import fresh_process
+from tests.recommender_fixtures import random_successors
 
 pytestmark = pytest.mark.unit
 
@@ -90,8 +92,9 @@ def _catalog(ads: int = ADS, seed: int = 0) -> SidCatalog:
 
 
 def _recommender(catalog: SidCatalog, **arguments) -> SidRecommender:
-    sizes = {"hidden_size": 16, "num_heads": 2, "mlp_size": 32, "head_size": 16, "max_history": 8}
-    return SidRecommender.for_catalog(catalog, **sizes, **arguments)
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_heads": 2, "mlp_size": 32, "head_size": 16}
+    successors = random_successors(len(catalog))
+    return SidRecommender.for_catalog(catalog, successors, **sizes, max_history=8, **arguments)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """The signature `evaluate`: its ranks are those of the evaluation harness."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,6 +18,7 @@ from sid_tfx.metrics import ranking
 from sid_tfx.metrics.slices import slice_masks
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.tokenizer import SidTokenizer
+from tests.recommender_fixtures import random_successors
 
 pytestmark = pytest.mark.unit
 
@@ -74,8 +77,9 @@ def _example(history, target: str) -> bytes:
 @pytest.fixture(scope="module")
 def asked(catalog, popularity) -> dict[str, Asked]:
     """Servables of one recommender, by default mode."""
-    sizes = {"hidden_size": 16, "num_heads": 2, "mlp_size": 32, "head_size": 16}
-    recommender = SidRecommender.for_catalog(catalog, **sizes, max_history=20)
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_heads": 2, "mlp_size": 32, "head_size": 16}
+    successors = random_successors(len(catalog))
+    recommender = SidRecommender.for_catalog(catalog, successors, **sizes, max_history=20)
     recommender.dense_weight.assign(1.0)
     tokenizer = SidTokenizer.from_preset(
         "joint",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
+import grpc
 import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
 from benchmarks import common
@@ -33,13 +36,18 @@ from serving.servable import Servable
 LIMIT_ADDED_MS = 1.0
 LEAST_SHARE = 0.8
 LOOP = "in_process, in a loop"
+EMPTY = "grpc, empty call"
 _ROUNDS = 10
 _BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 _CALIBRATION_ROWS = 256
 
 
 def record(
-    subject: str, concurrency: int, timings: Timings, share: float, added_ms: float | None = None
+    subject: str,
+    concurrency: int,
+    timings: Timings,
+    share: float | None = None,
+    added_ms: float | None = None,
 ) -> common.Record:
     """One flat record."""
     latencies = common.percentiles(np.array(timings.milliseconds)) if timings.milliseconds else {}
@@ -50,8 +58,9 @@ def record(
         **latencies,
         "requests_per_second": round(timings.requests_per_second, 1),
         "failures": timings.failures,
-        "share_of_in_process": round(share, 3),
     }
+    if share is not None:
+        found["share_of_in_process"] = round(share, 3)
     if added_ms is not None:
         found["added_ms"] = round(added_ms, 3)
     return found
@@ -85,10 +94,11 @@ def main(
     """`recommend` over gRPC against the same servable in this process.
 
     Latency: the typed client, one request at a time, and the same call in process, in turn for
-    every request; beside them that call in a loop of its own. Throughput: serialized requests
-    against a batching server, and the largest throughput of batches in this process over some
-    batch sizes and thread counts, in rounds that alternate. So other work on the machine falls on
-    both; the requests are made on the machine that answers them.
+    every request; beside them a call of the same server that does nothing (a health check), which
+    is what Python's gRPC takes by itself, and the call in process in a loop of its own.
+    Throughput: serialized requests against a batching server, and the largest throughput of batches
+    in this process over some batch sizes and thread counts, in rounds that alternate. So other work
+    on the machine falls on both; the requests are made on the machine that answers them.
     """
     console, found = common.console(), common.machine()
     common.print_machine(console, found)
@@ -126,31 +136,34 @@ def _batching_flags(folder: Path, max_batch_size: int) -> list[str]:
 
 
 def _latency(target: str, servable: Servable, asked: Sequence[list[str]]) -> list[common.Record]:
-    grpc, in_process, loop = Timings(), Timings(), Timings()
+    served, in_process, loop, empty = Timings(), Timings(), Timings(), Timings()
 
     def here(history: list[str]) -> object:
         return recommend_in_process(servable, [history])
 
-    with RecommenderClient(target, MODEL) as client:
+    with RecommenderClient(target, MODEL) as client, grpc.insecure_channel(target) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
         ways: list[tuple[Callable[[list[str]], object], Timings]] = [
-            (client.recommend, grpc),
+            (client.recommend, served),
             (here, in_process),
+            (lambda _: health.Check(health_pb2.HealthCheckRequest()), empty),
         ]
+        # Each follows each of the others as often.
+        orders = itertools.cycle(itertools.permutations(ways))
         for call, _ in ways:
             ask_one_by_one(call, asked[:20], Timings())
         for start in range(_ROUNDS):
             # Between two requests a server waits, its caches and its cores go to others, and the
             # next run takes longer than in a loop of its own. Asked both ways in turn, a request
             # finds the same here, so that the difference is what gRPC and the server add.
-            for history in asked[start::_ROUNDS]:
-                for call, timings in ways:
+            for history, order in zip(asked[start::_ROUNDS], orders, strict=False):
+                for call, timings in order:
                     ask_one_by_one(call, [history], timings)
-                ways.reverse()
             ask_one_by_one(here, asked[start::_ROUNDS], loop)
-    if not grpc.milliseconds:
-        raise click.ClickException(f"all {grpc.failures} requests over gRPC failed.")
+    if not served.milliseconds:
+        raise click.ClickException(f"all {served.failures} requests over gRPC failed.")
     alone = float(np.median(in_process.milliseconds))
-    return [
+    found = [
         record(
             subject,
             1,
@@ -158,8 +171,9 @@ def _latency(target: str, servable: Servable, asked: Sequence[list[str]]) -> lis
             timings.requests_per_second / in_process.requests_per_second,
             float(np.median(timings.milliseconds)) - alone,
         )
-        for subject, timings in (("in_process", in_process), ("grpc", grpc), (LOOP, loop))
+        for subject, timings in (("in_process", in_process), ("grpc", served), (LOOP, loop))
     ]
+    return [*found, record(EMPTY, 1, empty)]
 
 
 def _best_batching(servable: Servable, asked: Sequence[list[str]]) -> tuple[int, int]:
@@ -182,16 +196,16 @@ def _throughput(
     bodies = [request_bytes(history, history_length(servable)) for history in asked]
     flood, found = Flood(target), []
     for concurrency in loads:
-        grpc, in_process = Timings(), Timings()
+        served, in_process = Timings(), Timings()
         flood.ask(bodies[: max(20, 4 * concurrency)], concurrency, Timings())
         for start in range(_ROUNDS):
-            flood.ask(bodies[start::_ROUNDS], concurrency, grpc)
+            flood.ask(bodies[start::_ROUNDS], concurrency, served)
             run_batches(servable, asked[start::_ROUNDS], size, threads, in_process)
-        share = grpc.requests_per_second / in_process.requests_per_second
+        share = served.requests_per_second / in_process.requests_per_second
         name = f"in_process batches of {size}, {threads} threads"
         found += [
             record(name, concurrency, in_process, 1.0),
-            record("grpc, batching", concurrency, grpc, share),
+            record("grpc, batching", concurrency, served, share),
         ]
     flood.close()
     return found
@@ -207,6 +221,11 @@ def _print(console: Console, measured: list[common.Record]) -> None:
             console.print(
                 f"gRPC adds {added:.2f} ms at the median, {added / LIMIT_ADDED_MS:.2f} of the "
                 f"limit of {LIMIT_ADDED_MS:g} ms: {common.verdict(added, LIMIT_ADDED_MS)}"
+            )
+        elif found["subject"] == EMPTY:
+            console.print(
+                f"A call of the server that does nothing takes {found['p50_ms']:.2f} ms: less than "
+                "that Python's gRPC does not add"
             )
         elif found["subject"] == LOOP:
             console.print(

@@ -25,6 +25,7 @@ from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.ads import load_ads, load_events
 from sid_tfx.datasets.batches import SequenceBatches
 from sid_tfx.datasets.sequences import SequenceSplits, leave_one_out
+from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.evaluation import ExhaustiveRecommender, choose_hybrid_weights, evaluate
 from sid_tfx.metrics.sid_quality import group_sizes
 from sid_tfx.recommender import SidRecommender
@@ -125,6 +126,7 @@ def main() -> None:
     catalog, splits = read(settings)
     recommender = SidRecommender.for_catalog(
         catalog,
+        SuccessorTable.count(splits.train, len(catalog)),
         hidden_size=settings.hidden_size,
         mlp_size=4 * settings.hidden_size,
         head_size=2 * settings.hidden_size,

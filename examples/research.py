@@ -24,6 +24,7 @@ from sid_tfx.datasets.market import write_sample
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.datasets.preprocessor import AdPreprocessor
 from sid_tfx.datasets.sequences import SequenceSplits, leave_one_out
+from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.datasets.swing import swing_pairs
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import (
@@ -155,7 +156,13 @@ def train_recommender(
     """Trains a recommender on every position of every training history."""
     # Small, and so few epochs that nothing is needed against overfitting.
     recommender = SidRecommender.for_catalog(
-        catalog, hidden_size=64, mlp_size=256, head_size=256, dropout=0.1, seed=settings.seed
+        catalog,
+        SuccessorTable.count(splits.train, len(catalog)),
+        hidden_size=64,
+        mlp_size=256,
+        head_size=256,
+        dropout=0.1,
+        seed=settings.seed,
     )
     # XLA on a CPU hardly uses a second core.
     recommender.compile(keras.optimizers.AdamW(2e-3, global_clipnorm=1.0), jit_compile=False)

@@ -206,6 +206,14 @@ class RecommenderConfig(_Section):
         32,
         description="ads remembered per ad that followed it in training, for hybrid mode; 0: none",
     )
+    dense_weight: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="of the dense score in hybrid mode; null: the best on validation users, 1 "
+        "without any (data.split=all holds none out)",
+    )
+    successor_weight: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="of what followed in training, likewise"
+    )
     arguments: dict[str, Any] = Field(default_factory=dict)
 
     @pydantic.model_validator(mode="after")

@@ -68,7 +68,11 @@ def create_pipeline(
         catalog=assigner.outputs["catalog"],
         sid_blessing=sid_evaluator.outputs["blessing"],
         run_fn=RECOMMENDER_RUN_FN,
-        custom_config={"seed": config.seed, "recommender": config.recommender.model_dump()},
+        custom_config={
+            "seed": config.seed,
+            "recommender": config.recommender.model_dump(),
+            "held_out": config.data.split != "all",
+        },
     )
     delivery = _delivery(
         config,

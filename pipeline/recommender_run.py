@@ -7,7 +7,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.refusal import Refused
 from pipeline.config import RecommenderConfig
-from pipeline.recommender_training import train_recommender
+from pipeline.recommender_training import set_hybrid_weights, train_recommender
 from pipeline.splits import evaluation_set, flat_sequences
 from pipeline.training import history_summary, make_deterministic
 from sid_tfx.bundle import save_bundle
@@ -16,18 +16,20 @@ from sid_tfx.context import EventContext
 from sid_tfx.datasets import records
 from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.decoder import SidDecoder
-from sid_tfx.evaluation import GenerativeRecommender, choose_hybrid_weights
+from sid_tfx.evaluation import GenerativeRecommender
 from sid_tfx.recommender import SidRecommender
 
 
 def run_fn(fn_args: FnArgs) -> None:
     """Trains the recommender and writes `model.keras` and `metadata.json`.
 
-    The epoch kept and the weights of hybrid scoring are chosen on validation users.
+    The epoch kept and the weights of hybrid scoring are chosen on validation users, where their
+    targets are held out.
 
     Args:
         fn_args: Stock TFX arguments; `custom_config` holds `seed`, `recommender`
-            (RecommenderConfig as a dict) and `inputs["catalog"]`.
+            (RecommenderConfig as a dict), `held_out`, whether validation events are, and
+            `inputs["catalog"]`.
     """
     settings = RecommenderConfig(**fn_args.custom_config["recommender"])
     seed = fn_args.custom_config["seed"]
@@ -47,7 +49,9 @@ def run_fn(fn_args: FnArgs) -> None:
     except ValueError as error:
         raise Refused(f"recommender.context = {settings.context}: {error}") from error
     validation = evaluation_set(records.read_sequences(fn_args.eval_files), catalog)
-    validation = validation.sample(settings.validation_users).in_context(context)
+    # A target that was trained on says nothing of the others.
+    users = settings.validation_users if fn_args.custom_config["held_out"] else 0
+    validation = validation.sample(users).in_context(context)
     recommender = SidRecommender.for_catalog(
         catalog,
         SuccessorTable.count(train, len(catalog), settings.successors),
@@ -65,17 +69,16 @@ def run_fn(fn_args: FnArgs) -> None:
         seed,
         callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir)],
     )
-    hybrid_weights: list[dict[str, float]] = []
-    if len(validation):
-        hybrid = GenerativeRecommender(SidDecoder(recommender), "hybrid")
-        hybrid_weights = choose_hybrid_weights(hybrid, validation)
-    best = max(history.history.get("val_ndcg@10", [float("nan")]))
+    hybrid = GenerativeRecommender(SidDecoder(recommender), "hybrid")
+    hybrid_weights = set_hybrid_weights(hybrid, validation, settings)
+    ndcg = history.history.get("val_ndcg@10")
     save_bundle(
         recommender,
         fn_args.serving_model_dir,
         {
-            "summary": f"{len(train):,} users, {history_summary(history)}, validation N@10 "
-            f"{best:.4f}{', reads ' if context else ''}{', '.join(context.fields)}",
+            "summary": f"{len(train):,} users, {history_summary(history)}"
+            + (f", validation N@10 {max(ndcg):.4f}" if ndcg else ", no event held out")
+            + (f", reads {', '.join(context.fields)}" if context else ""),
             "train_seconds": time.monotonic() - begin,
             "history": {
                 name: [float(value) for value in values] for name, values in history.history.items()

@@ -10,7 +10,13 @@ from pipeline.config import RecommenderConfig
 from pipeline.training import progress
 from sid_tfx.datasets.batches import SequenceBatches, TargetBatches
 from sid_tfx.datasets.sequences import EvaluationSet, Sequences
-from sid_tfx.evaluation import Recommender
+from sid_tfx.evaluation import (
+    ExhaustiveRecommender,
+    GenerativeRecommender,
+    Recommender,
+    choose_hybrid_weights,
+)
+from sid_tfx.evaluation.hybrid_weights import DENSE_WEIGHTS, SUCCESSOR_WEIGHTS
 from sid_tfx.validation import RankingValidation
 
 _FINAL_RATE_SHARE = 0.02
@@ -83,3 +89,33 @@ def train_recommender(
         shuffle=False,
         verbose=progress() if verbose is None else verbose,
     )
+
+
+def set_hybrid_weights(
+    hybrid: GenerativeRecommender | ExhaustiveRecommender,
+    validation: EvaluationSet,
+    settings: RecommenderConfig,
+) -> list[dict[str, float]]:
+    """Sets the weights of hybrid scoring: those configured, the others the best on validation.
+
+    Args:
+        hybrid: Ranks in mode `"hybrid"`; its recommender is changed.
+        validation: Users with held-out targets; without any, what is not configured stays 1.
+        settings: May have `dense_weight` and `successor_weight`.
+
+    Returns:
+        The trials, see `choose_hybrid_weights`; none where nothing was to be chosen.
+    """
+    dense, followed = settings.dense_weight, settings.successor_weight
+    if len(validation) and None in (dense, followed):
+        return choose_hybrid_weights(
+            hybrid,
+            validation,
+            DENSE_WEIGHTS if dense is None else (dense,),
+            SUCCESSOR_WEIGHTS if followed is None else (followed,),
+        )
+    if dense is not None:
+        hybrid.recommender.dense_weight.assign(dense)
+    if followed is not None:
+        hybrid.recommender.successor_weight.assign(followed)
+    return []

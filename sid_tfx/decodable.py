@@ -18,6 +18,7 @@ class Decodable(Protocol):
             after a prefix, as those of `sid_log_probs` must then be.
         dense_weight: Scalar; weight of the dense score in hybrid mode.
         successors: A `SuccessorMemory`, hybrid mode's third source of ads; None for none.
+        successor_weight: Scalar; weight of its score.
         variables: All Keras variables.
     """
 
@@ -26,6 +27,7 @@ class Decodable(Protocol):
     catalog_softmax: Any
     dense_weight: Any
     successors: Any
+    successor_weight: Any
 
     @property
     def variables(self) -> list[Any]:

@@ -37,14 +37,13 @@ class SidDecoder(tf.Module):
     in training. It ranks all of them by
 
         log P(codes | history) + dense_weight * log softmax(dense score)
-                               + score_weight * log(1 + times that it followed)
+                               + successor_weight * log(1 + times that it followed)
 
     where both weights are the model's, chosen on validation data (LIGER, arXiv 2411.18814, joins
-    the first two in the same way, kNN-LM, arXiv 1911.00172, a model and its memory). Every term
-    is exact for every candidate, whichever side found it. The softmax is over all ads, with an
-    index over the candidates: that moves all scores of a request by one number and changes no
-    order. For a request without a history the results mean nothing: answer it otherwise, by
-    popularity for one.
+    the first two in the same way). Every candidate has every term, whichever side found it. The
+    softmax is over all ads, with an index over the candidates: that moves all scores of a request
+    by one number and changes no order. For a request without a history the results mean nothing:
+    answer it otherwise, by popularity for one.
 
     Trie, ad vectors and live flags are variables of this module. The vectors are computed once:
     call `refresh` after further training.
@@ -54,10 +53,10 @@ class SidDecoder(tf.Module):
             `Cached` too, it is decoded with its cache.
         beam_size: Beams kept per level; a request for more results widens it.
         dense_candidates: Ads that the dense side contributes in hybrid mode.
-        successor_candidates: Ads that the successors' memory contributes.
         index: Finds them; built with similarity `"dot_product"` over the recommender's
             `item_vectors`, int32 rows for identifiers. Without it all ads are scored.
         hybrid: Whether hybrid mode is answered; without it no ad vectors are held.
+        successor_candidates: Ads that the successors' memory contributes in hybrid mode.
 
     Raises:
         ValueError: An argument is out of range, or the index does not fit.
@@ -76,9 +75,9 @@ class SidDecoder(tf.Module):
         recommender: Decodable,
         beam_size: int = 50,
         dense_candidates: int = DENSE_CANDIDATES,
-        successor_candidates: int = SUCCESSOR_CANDIDATES,
         index: TopK | None = None,
         hybrid: bool = True,
+        successor_candidates: int = SUCCESSOR_CANDIDATES,
     ) -> None:
         super().__init__(name="sid_decoder")
         if keras.backend.backend() != "tensorflow":
@@ -228,11 +227,15 @@ class SidDecoder(tf.Module):
             extra, _ = self._best(scores, self.dense_candidates, excluded)
         else:
             extra = self._allowed(tf.cast(dense_rows, tf.int32), excluded)
+        extra = _new(extra, beam.rows)
         memory = model.successors
         if memory is not None:
-            followed = memory.candidates(history, self.successor_candidates)
-            extra = tf.concat([extra, self._allowed(followed, excluded)], axis=1)
-        extra = _new(extra, beam.rows)
+            followers = memory.followers(history)
+            known = tf.concat([beam.rows, extra], axis=1)
+            fresh = self._allowed(_new(followers.rows, known), excluded)
+            followed = tf.where(fresh >= 0, memory(followers, fresh), float("-inf"))
+            fresh = _top(fresh, followed, self.successor_candidates).rows
+            extra = tf.concat([extra, fresh], axis=1)
         extra_sid = model.sid_log_probs(state, tf.maximum(extra, 0) + 1)
         candidates = tf.concat([beam.rows, extra], axis=1)
         sid = tf.concat([beam.scores, extra_sid], axis=1)
@@ -249,7 +252,7 @@ class SidDecoder(tf.Module):
             log_total = tf.reduce_logsumexp(masked, axis=1, keepdims=True)
         total = sid + tf.convert_to_tensor(model.dense_weight) * (dense - log_total)
         if memory is not None:
-            total += tf.convert_to_tensor(memory.score_weight) * memory(history, candidates)
+            total += tf.convert_to_tensor(model.successor_weight) * memory(followers, candidates)
         total = tf.where(valid, total, float("-inf"))
         return _top(candidates, total, k)
 

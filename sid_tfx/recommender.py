@@ -175,6 +175,9 @@ class SidRecommender(keras.Model):
         self.dense_weight = self.add_weight(
             shape=(), initializer="ones", trainable=False, name="dense_weight"
         )
+        self.successor_weight = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="successor_weight"
+        )
         self.id_vectors = None
         if id_embedding:
             self.id_vectors = self.add_weight(
@@ -226,11 +229,11 @@ class SidRecommender(keras.Model):
             codebook_size=catalog.codebook_size,
             dedup_size=catalog.dedup_size,
             content_size=catalog.embeddings.shape[1],
-            successor_sizes=(len(successors), successors.most) if successors else None,
+            successor_sizes=None if successors is None else successors.sizes,
             **kwargs,
         )
         model.set_catalog(catalog)
-        if successors and model.successors is not None:
+        if successors is not None and model.successors is not None:
             model.successors.set_table(successors)
         return model
 

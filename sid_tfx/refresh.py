@@ -8,23 +8,29 @@ import numpy as np
 from keras import ops
 
 from sid_tfx.catalog import SidCatalog
+from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.recommender import SidRecommender
 
 
 def refresh_recommender(
-    model: SidRecommender, previous: SidCatalog, catalog: SidCatalog
+    model: SidRecommender,
+    previous: SidCatalog,
+    catalog: SidCatalog,
+    successors: SuccessorTable | None = None,
 ) -> SidRecommender:
     """Carries a trained recommender over to a catalogue with new ads, or with fewer.
 
     An ad that both catalogues have keeps its codes, content and id vector, so a history of such
     ads gives the state it gave before. A new ad is known by its codes and content; its id vector,
     which only training could fill, is zero, the mean of its initial distribution. The successors'
-    memory doesn't know it, for it has followed no ad yet.
+    memory knows it once it is counted anew.
 
     Args:
         model: A trained recommender; it stays as it is.
         previous: The catalogue it was made from.
         catalog: The new one, made of `previous` by `SidCatalog.extend` and `SidCatalog.keep`.
+        successors: What follows which ad of the new catalogue, counted anew: that takes no
+            training. None carries over what the model remembers.
 
     Returns:
         A recommender for `catalog`.
@@ -54,19 +60,17 @@ def refresh_recommender(
             f"{int(moved.sum())} known ads have other codes in the new catalogue, e.g. "
             f"{catalog.ad_ids[known][moved][0]!r}; make it with SidCatalog.extend."
         )
-    successors = None
-    if model.successors is not None:
+    if successors is None and model.successors is not None:
         successors = model.successors.table().moved(catalog.rows(previous.ad_ids), len(catalog))
-    sizes = (len(successors), successors.most) if successors else None
+    sizes = None if successors is None else successors.sizes
     refreshed = SidRecommender.from_config(
         {**model.get_config(), "num_ads": len(catalog), "successor_sizes": sizes}
     )
     refreshed.set_catalog(catalog)
     for new, old in zip(_trained(refreshed), _trained(model), strict=True):
         new.assign(old)
-    if successors and model.successors is not None and refreshed.successors is not None:
+    if successors is not None and refreshed.successors is not None:
         refreshed.successors.set_table(successors)
-        refreshed.successors.score_weight.assign(model.successors.score_weight)
 
     content = ops.convert_to_numpy(model.ad_content)
     # `set_catalog` scales by the new catalogue's RMS; the weights know the scale of training.

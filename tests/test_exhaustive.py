@@ -26,7 +26,7 @@ def model():
     table = SuccessorTable.count(walks()[0].train, ADS, most=4)
     model = SidRecommender.for_catalog(make_catalog(), table, **SMALL)
     model.dense_weight.assign(0.5)
-    model.successors.score_weight.assign(0.7)
+    model.successor_weight.assign(0.7)
     return model
 
 

@@ -101,50 +101,61 @@ def reference_scores(log, history, ads, newest=5, decay=0.5):
 def test_scores_are_those_of_item_knn(log, history):
     memory = SuccessorMemory.of(SuccessorTable.count(as_sequences(log), num_ads=6))
     wanted = reference_scores(log, history, ads=6)
-    histories = np.array([history, [0] * len(history)], np.int32)
+    followers = memory.followers(np.array([history, [0] * len(history)], np.int32))
     everything = np.tile(np.arange(6), (2, 1))
-    np.testing.assert_allclose(memory(histories, everything)[0], wanted, rtol=1e-5)
-    np.testing.assert_allclose(memory.all_scores(histories)[0], wanted, rtol=1e-5)
+    np.testing.assert_allclose(memory(followers, everything)[0], wanted, rtol=1e-5)
+    np.testing.assert_allclose(memory.all_scores(followers)[0], wanted, rtol=1e-5)
     # Nothing follows nothing, and no row -1 is anybody's successor.
-    assert not np.asarray(memory.all_scores(histories)[1]).any()
-    assert not np.asarray(memory(histories, -np.ones((2, 3), np.int32))).any()
-    candidates = np.asarray(memory.candidates(histories, 40))
-    assert set(candidates[0]) - {-1} == set(np.flatnonzero(wanted))
-    assert (candidates[1] == -1).all()
+    assert not np.asarray(memory.all_scores(followers)[1]).any()
+    assert not np.asarray(memory(followers, -np.ones((2, 3), np.int32))).any()
+    rows = np.asarray(followers.rows)
+    assert set(rows[0]) - {-1} == set(np.flatnonzero(wanted))
+    assert (rows[1] == -1).all()
 
 
-def test_the_best_candidates_come_first():
-    log = [[0, 1], [0, 1], [0, 2], [3, 4]]
-    memory = SuccessorMemory.of(SuccessorTable.count(as_sequences(log), num_ads=5))
-    # Ad 3 is newer than ad 0, whose followers count half.
-    histories = np.array([[1, 4]])
-    assert memory.candidates(histories, 2).numpy().tolist() == [[1, 4]]
-    assert memory.candidates(histories, 3).numpy().tolist() == [[1, 4, 2]]
+def test_what_is_past_the_most_counts_nothing():
+    log = [[0, 1], [0, 1], [0, 2], [3, 2]]
+    memory = SuccessorMemory.of(SuccessorTable.count(as_sequences(log), num_ads=4, most=1))
+    # Ad 2 followed ad 3 once, and ad 0, which is older, once too: only the first is remembered.
+    found = memory(memory.followers(np.array([[1, 4]])), np.array([[1, 2]]))
+    np.testing.assert_allclose(found, np.log1p([[0.5 * 2, 1.0]]), rtol=1e-6)
+
+
+def test_arguments_and_tables_that_do_not_fit_are_refused():
+    table = SuccessorTable.count(as_sequences([[0, 1, 2]]), num_ads=3)
+    for bad in ({"newest": 0}, {"decay": 0.0}, {"decay": 1.5}):
+        with pytest.raises(ValueError, match="must be >= 1 and decay in"):
+            SuccessorMemory.of(table, **bad)
+    with pytest.raises(ValueError, match="pairs=0, most=0"):
+        SuccessorMemory.of(SuccessorTable.count(as_sequences([[0]]), num_ads=3))
+    other = SuccessorTable.count(as_sequences([[0, 1], [1, 2], [2, 0]]), num_ads=3)
+    with pytest.raises(ValueError, match=r"\(3, 3, 2\), the table has \(3, 3, 1\)"):
+        SuccessorMemory.of(table).set_table(other)
 
 
 @pytest.fixture(scope="module")
 def remembering():
-    splits, after = walks()
+    splits, _ = walks()
     table = SuccessorTable.count(splits.train, ADS, most=4)
-    return SidRecommender.for_catalog(make_catalog(), table, **SMALL), splits, after
+    return SidRecommender.for_catalog(make_catalog(), table, **SMALL), splits
 
 
 def test_an_untrained_hybrid_finds_what_followed(remembering):
-    model, splits, _ = remembering
-    model.successors.score_weight.assign(100.0)
+    model, splits = remembering
+    model.successor_weight.assign(100.0)
     decoder = SidDecoder(model, beam_size=1, dense_candidates=1)
     histories = splits.test.histories(12)
     found = GenerativeRecommender(decoder, "hybrid").recommend(histories, 1, True)
     wanted = ItemKnn(splits.train, ADS).recommend(histories, 1, True)
     assert np.mean(found == wanted) > 0.9
-    model.successors.score_weight.assign(0.0)
+    model.successor_weight.assign(0.0)
     dull = GenerativeRecommender(decoder, "hybrid").recommend(histories, 1, True)
     assert np.mean(dull == wanted) < 0.2
 
 
 def test_results_are_distinct_live_and_not_excluded(remembering):
-    model, splits, _ = remembering
-    model.successors.score_weight.assign(1.0)
+    model, splits = remembering
+    model.successor_weight.assign(1.0)
     decoder = SidDecoder(model, beam_size=20, dense_candidates=20)
     histories = tf.constant(splits.test.histories(12)[:50])
     first = decoder.recommend(histories, 20, "hybrid").rows.numpy()
@@ -159,33 +170,55 @@ def test_results_are_distinct_live_and_not_excluded(remembering):
         assert gone not in ads
 
 
+def test_excluded_ads_take_nobodys_place(remembering):
+    model, _ = remembering
+    log = [[0, 1], [0, 1], [0, 2]]
+    table = SuccessorTable.count(as_sequences(log), num_ads=ADS)
+    model = SidRecommender.for_catalog(make_catalog(), table, **SMALL)
+    model.successor_weight.assign(100.0)
+    decoder = SidDecoder(model, beam_size=1, dense_candidates=1, successor_candidates=1)
+    history = tf.constant([[1, 0]])
+    assert decoder.recommend(history, 1, "hybrid").rows.numpy().tolist() == [[1]]
+    found = decoder.recommend(history, 1, "hybrid", tf.constant([[1]])).rows.numpy()
+    assert found.tolist() == [[2]]
+
+
 def test_both_weights_are_chosen_on_validation(remembering):
-    model, splits, _ = remembering
+    model, splits = remembering
+    # Where the search begins doesn't depend on this.
+    model.dense_weight.assign(50.0)
     hybrid = GenerativeRecommender(SidDecoder(model, beam_size=10), "hybrid")
-    trials = choose_hybrid_weights(hybrid, splits.validation, (0.0, 1.0), (0.0, 8.0))
+    trials = choose_hybrid_weights(hybrid, splits.validation, (0.0, 1.0), (0.0, 8.0, 0.5))
     # What is not trained has nothing to say beside the memory.
-    assert float(model.successors.score_weight.numpy()) == 8.0
-    assert [trial["successor_weight"] for trial in trials] == [0.0, 8.0, 8.0, 8.0]
+    assert float(model.successor_weight.numpy()) == 8.0
+    assert [trial["successor_weight"] for trial in trials] == [0.0, 8.0, 0.5, 8.0, 8.0]
     assert trials[1]["ndcg@10"] > 0.5 > trials[0]["ndcg@10"]
 
 
+def remembered(model, histories):
+    return np.asarray(model.successors.all_scores(model.successors.followers(histories)))
+
+
 def test_a_keras_file_and_a_changed_catalogue_keep_it(remembering, tmp_path):
-    model, _, _ = remembering
-    model.successors.score_weight.assign(3.0)
+    model, _ = remembering
+    model.successor_weight.assign(3.0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.get_config() == model.get_config()
     histories = np.array([[5, 9, 2], [1, 0, 0]])
-    wanted = np.asarray(model.successors.all_scores(histories))
-    np.testing.assert_array_equal(loaded.successors.all_scores(histories), wanted)
+    wanted = remembered(model, histories)
+    np.testing.assert_array_equal(remembered(loaded, histories), wanted)
 
     catalog = make_catalog()
     grown = catalog.extend(["a", "ad030a"], [[0, 1], [2, 3]], np.ones((2, 8)))
     refreshed = refresh_recommender(model, catalog, grown)
     rows = grown.rows(catalog.ad_ids)
     moved = np.where(histories > 0, rows[histories - 1] + 1, 0)
-    found = np.asarray(refreshed.successors.all_scores(moved))
+    found = remembered(refreshed, moved)
     np.testing.assert_array_equal(found[:, rows], wanted)
-    assert float(refreshed.successors.score_weight.numpy()) == 3.0
+    assert float(refreshed.successor_weight.numpy()) == 3.0
+    new = SuccessorTable.count(as_sequences([[0, 1]]), len(grown))
+    recounted = refresh_recommender(model, catalog, grown, new)
+    assert entries(recounted.successors.table(), 0) == [(1, 1.0)]
     # Nothing is left to remember of a catalogue without the ads that it is about.
     assert refresh_recommender(refreshed, grown, grown.keep(["a"])).successors is None

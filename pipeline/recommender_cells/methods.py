@@ -93,6 +93,8 @@ def _spec(config: Config, data: str, method: str, split: str, seed: int) -> dict
         if method == "sasrec":
             # What these say is of the semantic-ID models only.
             settings |= {"architecture": "item_level", "context": [], "arguments": {}}
+            for name in ("successors", "dense_weight", "successor_weight"):
+                del settings[name]
             # Ids alone are learned slower: with the epochs of the others it would not be done.
             settings |= {name: 2 * settings[name] for name in ("epochs", "patience")}
         else:

@@ -19,7 +19,7 @@ from pipeline.comparison.records import FinishedCell, Record, save_cell
 from pipeline.comparison.train import Data, source_fingerprint, tokenize
 from pipeline.config import PairsConfig, RecommenderConfig, TokenizerConfig
 from pipeline.recommender_cells.methods import GENERATIVE, MODES, codes_key
-from pipeline.recommender_training import train_recommender
+from pipeline.recommender_training import set_hybrid_weights, train_recommender
 from pipeline.training import make_deterministic
 from sid_tfx.baselines import ItemKnn, Popularity, SasRec
 from sid_tfx.catalog import SidCatalog
@@ -34,7 +34,6 @@ from sid_tfx.evaluation import (
     ExhaustiveRecommender,
     GenerativeRecommender,
     Recommender,
-    choose_hybrid_weights,
     evaluate,
     full_record,
 )
@@ -232,15 +231,14 @@ def _generative(
         modes = {mode: GenerativeRecommender(decoder, mode) for mode in MODES}
     else:
         modes = {mode: ExhaustiveRecommender(model, mode) for mode in MODES}
-    if len(validation):
-        choose_hybrid_weights(modes["hybrid"], validation)
+    set_hybrid_weights(modes["hybrid"], validation, settings)
     figures = {
         "train_seconds": round(time.monotonic() - begin, 2),
         "tokenizer_seconds": round(float(encoded["seconds"]), 2),
         "epochs": len(history.epoch),
         "parameters": int(sum(np.prod(v.shape) for v in model.trainable_variables)),
         "dense_weight": _value(model.dense_weight),
-        "successor_weight": _value(model.successors.score_weight) if model.successors else 0.0,
+        "successor_weight": _value(model.successor_weight) if model.successors else 0.0,
         "collision_share": catalog.quality["collision_share"],
         "context": ",".join(context.fields),
     }

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from sid_tfx.baselines.popularity import popularity_order
 from sid_tfx.datasets.sequences import Sequences
-from sid_tfx.datasets.successors import WINDOW, co_occurrence
+from sid_tfx.datasets.successors import DECAY, NEWEST, WINDOW, SuccessorTable
 
 
 class ItemKnn:
@@ -40,8 +40,8 @@ class ItemKnn:
         train: Sequences,
         num_ads: int,
         window: int = WINDOW,
-        newest: int = 5,
-        decay: float = 0.5,
+        newest: int = NEWEST,
+        decay: float = DECAY,
     ) -> None:
         if window < 1 or newest < 1 or not 0 < decay <= 1:
             raise ValueError(
@@ -51,7 +51,7 @@ class ItemKnn:
         self.num_ads = num_ads
         self.newest = newest
         self.decay = decay
-        self.counts = co_occurrence(train, num_ads, window)
+        self.counts = SuccessorTable.count(train, num_ads, None, window).matrix()
         self.order = popularity_order(train.popularity(num_ads))
         self.rank = np.empty(num_ads, np.int64)
         self.rank[self.order] = np.arange(num_ads)

@@ -82,8 +82,8 @@ class _Best(keras.Model):
             dense = ops.log_softmax(model.dense_scores(state))
             scores = scores + ops.convert_to_tensor(model.dense_weight) * dense
             if (memory := model.successors) is not None:
-                followed = memory.all_scores(histories)
-                scores = scores + ops.convert_to_tensor(memory.score_weight) * followed
+                followed = memory.all_scores(memory.followers(histories))
+                scores = scores + ops.convert_to_tensor(model.successor_weight) * followed
         if self.filter_seen:
             rows = ops.cast(history_rows(histories), "int32") - 1
             seen = ops.any(rows[:, :, None] == ads, axis=1)

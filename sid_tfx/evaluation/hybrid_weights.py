@@ -12,12 +12,15 @@ from sid_tfx.evaluation.exhaustive import ExhaustiveRecommender
 from sid_tfx.evaluation.harness import MAX_HISTORY, GenerativeRecommender
 from sid_tfx.metrics.ranking import ranking_metrics, target_ranks
 
+DENSE_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
+SUCCESSOR_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+
 
 def choose_hybrid_weights(
     hybrid: GenerativeRecommender | ExhaustiveRecommender,
     validation: EvaluationSet,
-    dense_weights: Sequence[float] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0),
-    successor_weights: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
+    dense_weights: Sequence[float] = DENSE_WEIGHTS,
+    successor_weights: Sequence[float] = SUCCESSOR_WEIGHTS,
     filtered: bool = True,
     metric: str = "ndcg@10",
 ) -> list[dict[str, float]]:
@@ -35,8 +38,7 @@ def choose_hybrid_weights(
         metric: A metric of the records.
 
     Returns:
-        A record of every trial: `dense_weight`, `successor_weight` (of a model with a memory), and
-        the metric.
+        A record of every trial: `dense_weight`, `successor_weight` and the metric.
 
     Raises:
         ValueError: The mode is another, which no weight changes.
@@ -44,23 +46,32 @@ def choose_hybrid_weights(
     if hybrid.mode != "hybrid":
         raise ValueError(f"The weights are of hybrid scoring; what ranks has mode {hybrid.mode!r}.")
     model = hybrid.recommender
-    variables: dict[str, Any] = {"dense_weight": model.dense_weight}
-    if model.successors is not None:
-        variables["successor_weight"] = model.successors.score_weight
+    # Where the search begins must not depend on what was chosen before.
+    model.dense_weight.assign(1.0)
+    model.successor_weight.assign(1.0)
     histories = validation.histories(MAX_HISTORY)
     trials: list[dict[str, float]] = []
 
-    def choose(name: str, weights: Sequence[float]) -> None:
+    def choose(variable: Any, weights: Sequence[float]) -> None:
         found = []
         for weight in weights:
-            variables[name].assign(weight)
+            variable.assign(weight)
             ranks = target_ranks(hybrid.recommend(histories, 10, filtered), validation.targets)
             found.append(ranking_metrics(ranks)[metric])
-            now = {name: float(ops.convert_to_numpy(v)) for name, v in variables.items()}
-            trials.append({**now, metric: found[-1]})
-        variables[name].assign(weights[found.index(max(found))])
+            trials.append(
+                {
+                    "dense_weight": _value(model.dense_weight),
+                    "successor_weight": _value(model.successor_weight),
+                    metric: found[-1],
+                }
+            )
+        variable.assign(weights[found.index(max(found))])
 
-    if "successor_weight" in variables:
-        choose("successor_weight", successor_weights)
-    choose("dense_weight", dense_weights)
+    if model.successors is not None:
+        choose(model.successor_weight, successor_weights)
+    choose(model.dense_weight, dense_weights)
     return trials
+
+
+def _value(scalar: Any) -> float:
+    return float(ops.convert_to_numpy(scalar))

@@ -24,7 +24,7 @@ _CONTENT_SIZE = 64
 _QUERIES = 1024
 
 
-def generate(ads: int, seed: int) -> tuple[SidRecommender, np.ndarray]:
+def generate(ads: int, seed: int, successors: int = 0) -> tuple[SidRecommender, np.ndarray]:
     """A recommender over ads whose vectors lie in clusters, and queries float32 [Q, hidden_size].
 
     Its weights are random, which changes no op. Histories under random weights end in states that
@@ -34,7 +34,9 @@ def generate(ads: int, seed: int) -> tuple[SidRecommender, np.ndarray]:
     content = generated.clustered_vectors(ads + _QUERIES, _CONTENT_SIZE, seed)
     catalog = generated.catalog(ads, seed=seed, embeddings=content[:ads])
     # Trained id vectors would follow what users do together; random ones would blur the clusters.
-    recommender = SidRecommender.for_catalog(catalog, id_embedding=False, seed=seed)
+    recommender = SidRecommender.for_catalog(
+        catalog, generated.successors(ads, successors, seed), id_embedding=False, seed=seed
+    )
     scale = float(np.linalg.norm(keras.ops.convert_to_numpy(recommender.ad_content[1])))
     left_out = recommender.dense_head.vectors(content[ads:] * scale)
     return recommender, keras.ops.convert_to_numpy(left_out)
@@ -112,12 +114,17 @@ def measure(
     "--recall", default=0.95, type=click.FloatRange(0, 1, min_open=True),
     help="Recall of the dense candidates that an index is tuned to.",
 )  # fmt: skip
+@click.option(
+    "--successors", default=32, type=click.IntRange(min=0),
+    help="Ads remembered per ad that followed it, the third source of candidates; 0 for none.",
+)  # fmt: skip
 @click.option("--repeats", default=50, type=click.IntRange(min=1), help="Timed calls.")
 @click.option("--seed", default=0, help="Draws codes, vectors, weights and histories.")
 @common.json_option
 def main(
     sizes: tuple[int, ...], batches: tuple[int, ...], k: int, beam: int, history_length: int,
-    exclusions: int, recall: float, repeats: int, seed: int, json_path: Path | None,
+    exclusions: int, recall: float, successors: int, repeats: int, seed: int,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Latency of `SidDecoder.recommend` in hybrid mode: an index against scoring all ads.
 
@@ -128,7 +135,7 @@ def main(
     records: list[common.Record] = []
     for ads in sorted(set(sizes)):
         with console.status(f"{ads:,} ads") as status:
-            recommender, queries = generate(ads, seed)
+            recommender, queries = generate(ads, seed, successors)
             status.update(f"{ads:,} ads: tuning the indices")
             max_k = DENSE_CANDIDATES + exclusions
             decoders, figures = build(recommender, queries, recall, max_k, seed)
@@ -141,7 +148,10 @@ def main(
                 status.update(f"{ads:,} ads: batch {batch}")
                 found = measure(calls, ads, beam, batch, repeats)
                 records += [{**record, **figures[record["subject"]]} for record in found]
-    shape = {"k": k, "beam": beam, "history_length": history_length, "recall_target": recall}
+    shape = {
+        "k": k, "beam": beam, "history_length": history_length, "recall_target": recall,
+        "successors": successors,
+    }  # fmt: skip
     records = [{**record, **shape, "seed": seed} for record in records]
     _print(console, records)
     common.write_records(records, machine, json_path)

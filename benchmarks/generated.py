@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from sid_tfx.catalog import SidCatalog
+from sid_tfx.datasets.successors import SuccessorTable
 
 _LATENT = 16
 DEDUP_SIZE = 128
@@ -98,6 +99,14 @@ def sids(ads: int, levels: int = 3, codebook_size: int = 256, seed: int = 0) -> 
             "more levels or codes."
         )
     return Sids(np.c_[codes, dedup], (*[codebook_size] * levels, DEDUP_SIZE))
+
+
+def successors(ads: int, most: int, seed: int = 0) -> SuccessorTable:
+    """`most` random ads after each, as many as a long log leaves."""
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, ads, size=ads * most, dtype=np.int32)
+    counts = np.sort(rng.zipf(2.0, size=(ads, most)).astype(np.float32), axis=1)[:, ::-1]
+    return SuccessorTable(np.arange(ads + 1) * most, rows, counts.ravel())
 
 
 def histories(ads: int, rows: int, length: int, seed: int = 0) -> np.ndarray:

@@ -16,7 +16,7 @@ def test_every_subject_is_timed_and_its_recall_known(tmp_path, monkeypatch):
     monkeypatch.setattr(dense_candidates, "_QUERIES", 128)
     file = tmp_path / "d.json"
     arguments = ["--ads", 300, "--batch", 2, "--repeats", 1, "--recall", 0.8, "--beam", 8, "--k", 3]
-    arguments += ["--exclusions", 4, "--json", file]
+    arguments += ["--exclusions", 4, "--successors", 2, "--json", file]
     done = CliRunner().invoke(dense_candidates.main, [str(argument) for argument in arguments])
     assert done.exit_code == 0, done.output
     assert "300 ads, batch 2" in done.output

@@ -62,11 +62,13 @@ def test_keys_change_with_what_a_cell_depends_on():
     longer = keys("recommender.epochs=7")
     coarser = keys("tokenizer.levels=2")
     later = keys("data.test_share=0.2")
+    forgetful = keys("recommender.successors=0", "recommender.dense_weight=1")
     changed = {
         "deeper": {name for name in METHODS if plain[name].key != deeper[name].key},
         "longer": {name for name in METHODS if plain[name].key != longer[name].key},
         "coarser": {name for name in METHODS if plain[name].key != coarser[name].key},
         "later": {name for name in METHODS if plain[name].key != later[name].key},
+        "forgetful": {name for name in METHODS if plain[name].key != forgetful[name].key},
     }
     generative = {"item_level", "flat", "tiger"}
     assert changed == {
@@ -74,6 +76,7 @@ def test_keys_change_with_what_a_cell_depends_on():
         "longer": {*generative, "sasrec"},
         "coarser": generative,
         "later": set(),
+        "forgetful": generative,
     }
     # One tokenizer serves every architecture, but not another split.
     assert codes_key(plain["flat"].spec) == codes_key(deeper["tiger"].spec)
@@ -181,7 +184,7 @@ def test_a_generative_method_end_to_end(market, here, tmp_path):
         for filtered in (False, True)
         for level in ("item", "sid")
     }
-    assert all(set(record) >= KEYS for record in records)
+    assert all(set(record) >= {*KEYS, "dense_weight", "successor_weight"} for record in records)
     by_level = {r["level"]: r["recall@10"] for r in records if r["mode"] == "generative"}
     assert by_level["sid"] >= by_level["item"]
     [codes] = (tmp_path / "cells").glob("codes-*.npz")

@@ -1,16 +1,17 @@
-"""What training keeps: moving averages where they are asked for, and the best epoch."""
+"""What training keeps: averages where they are asked for, the best epoch, hybrid's weights."""
 
 import keras
 import numpy as np
 import pytest
 
 from pipeline.config import RecommenderConfig
-from pipeline.recommender_training import train_recommender
+from pipeline.recommender_training import set_hybrid_weights, train_recommender
+from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import GenerativeRecommender
 from sid_tfx.metrics.ranking import ranking_metrics, target_ranks
 from sid_tfx.recommender import SidRecommender
-from tests.recommender_fixtures import SMALL, make_catalog, walks
+from tests.recommender_fixtures import ADS, SMALL, make_catalog, walks
 
 pytestmark = pytest.mark.unit
 
@@ -60,3 +61,24 @@ def test_the_epoch_that_ranks_best_is_kept(ema_momentum):
     rows = GenerativeRecommender(SidDecoder(model, 20)).recommend(validation.histories(12), 10)
     got = ranking_metrics(target_ranks(rows, validation.targets))["ndcg@10"]
     assert got == pytest.approx(best, abs=1e-6)
+
+
+def test_configured_weights_stay_and_the_others_are_chosen():
+    splits, _ = walks(60)
+    table = SuccessorTable.count(splits.train, ADS)
+    model = SidRecommender.for_catalog(make_catalog(), table, **SMALL)
+    hybrid = GenerativeRecommender(SidDecoder(model, 10), "hybrid")
+
+    def weights(users, **given):
+        model.dense_weight.assign(1.0)
+        model.successor_weight.assign(1.0)
+        settings = RecommenderConfig(**given)
+        trials = set_hybrid_weights(hybrid, splits.validation.sample(users), settings)
+        return float(model.dense_weight), float(model.successor_weight), len(trials)
+
+    dense, followed, trials = weights(60, dense_weight=0.3)
+    assert (dense, trials) == (pytest.approx(0.3), 8)
+    assert followed > 1
+    assert weights(60, dense_weight=0.5, successor_weight=3.0) == (0.5, 3.0, 0)
+    # Nobody is held out: what isn't configured stays as it is.
+    assert weights(0, successor_weight=3.0) == (1.0, 3.0, 0)

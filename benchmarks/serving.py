@@ -14,7 +14,8 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
-from benchmarks import common
+from benchmarks import common, generated
+from benchmarks.generated_servable import save_servable
 from benchmarks.serving_load import (
     DEFAULT_SERVABLE,
     MODEL,
@@ -38,6 +39,7 @@ LEAST_SHARE = 0.8
 LOOP = "in_process, in a loop"
 EMPTY = "grpc, empty call"
 _ROUNDS = 10
+_CONTENT_SIZE = 64
 _BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 _CALIBRATION_ROWS = 256
 
@@ -74,6 +76,11 @@ def record(
     default=DEFAULT_SERVABLE,
     help="Folder of numbered versions, as a pipeline run pushes it; the newest is measured.",
 )
+@click.option(
+    "--ads", type=click.IntRange(min=100),
+    help="Measure a servable of as many generated ads instead, its models untrained and of default "
+    "size.",
+)  # fmt: skip
 @click.option("--requests", default=1000, type=click.IntRange(min=_ROUNDS), help="Timed requests.")
 @click.option(
     "--concurrency", "concurrencies", multiple=True, type=click.IntRange(min=1),
@@ -85,6 +92,7 @@ def record(
 @common.json_option
 def main(
     base_path: Path,
+    ads: int | None,
     requests: int,
     concurrencies: tuple[int, ...],
     max_batch_size: int,
@@ -102,6 +110,28 @@ def main(
     """
     console, found = common.console(), common.machine()
     common.print_machine(console, found)
+    with tempfile.TemporaryDirectory() as folder:
+        if ads is not None:
+            base_path = Path(folder)
+            with console.status(f"a servable of {ads:,} ads"):
+                save_servable(
+                    generated.catalog(ads, content_size=_CONTENT_SIZE, seed=seed),
+                    base_path / "1",
+                    seed,
+                )
+        measured = _measure(base_path, requests, concurrencies, max_batch_size, seed, console)
+    _print(console, measured)
+    common.write_records(measured, found, json_path)
+
+
+def _measure(
+    base_path: Path,
+    requests: int,
+    concurrencies: tuple[int, ...],
+    max_batch_size: int,
+    seed: int,
+    console: Console,
+) -> list[common.Record]:
     version = newest_version(base_path)
     servable = Servable(version, MODEL, int(version.name))
     width = history_length(servable)
@@ -117,8 +147,7 @@ def main(
             with ServerProcess(base_path, *flags) as server, console.status("throughput"):
                 measured += _throughput(server.target, servable, asked, loads)
     servable.close()
-    _print(console, measured)
-    common.write_records(measured, found, json_path)
+    return measured
 
 
 def _batching_flags(folder: Path, max_batch_size: int) -> list[str]:

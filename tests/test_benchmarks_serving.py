@@ -67,6 +67,11 @@ class TestServing:
         assert [record["share_of_in_process"] for record in (records[0], records[4])] == [1, 1]
         assert records[0]["added_ms"] == 0
 
+    @pytest.mark.slow
+    def test_it_makes_a_servable_of_any_size(self):
+        output = run(serving.main, "--ads", 300, "--requests", 10, "--concurrency", 1)
+        assert "of the limit of 1 ms" in output
+
     @pytest.fixture(scope="class")
     def other(self, tmp_path_factory) -> Path:
         root = tmp_path_factory.mktemp("other")

@@ -119,7 +119,9 @@ def create_refresh_pipeline(
         recommender=last.outputs["recommender"],
         previous=last.outputs["catalog"],
         catalog=assigner.outputs["catalog"],
+        examples=data.sequences,
         sid_blessing=sid_evaluator.outputs["blessing"],
+        successors=config.recommender.successors,
     )
     delivery = _delivery(
         config,

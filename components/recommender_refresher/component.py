@@ -1,13 +1,16 @@
-"""RecommenderRefresher: the weights of the last push, the tables of a new catalogue.
+"""RecommenderRefresher: the weights of the last push, the tables of a new catalogue and log.
 
 In: `recommender` (Model), `previous` (the SidCatalog it was made from), `catalog` (the new one),
-`sid_blessing`.
+`examples` (user sequences, split `train`), `sid_blessing`.
 Out: `model` (`Format-Serving/model.keras` and `metadata.json`).
 """
 
-import os
-from typing import Any
+from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
@@ -17,15 +20,20 @@ from components.artifacts import SidBlessing, SidCatalog, set_summary
 from components.refusal import Refused
 from components.verdict import require_blessed
 
+if TYPE_CHECKING:
+    from sid_tfx.catalog import SidCatalog as Catalog
+    from sid_tfx.datasets.successors import SuccessorTable
+
 
 class RecommenderRefresherSpec(component_spec.ComponentSpec):
     """Inputs and outputs of RecommenderRefresher."""
 
-    PARAMETERS: dict = {}
+    PARAMETERS = {"successors": component_spec.ExecutionParameter(type=int)}
     INPUTS = {
         "recommender": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "previous": component_spec.ChannelParameter(type=SidCatalog),
         "catalog": component_spec.ChannelParameter(type=SidCatalog),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "sid_blessing": component_spec.ChannelParameter(type=SidBlessing),
     }
     OUTPUTS = {
@@ -34,7 +42,7 @@ class RecommenderRefresherSpec(component_spec.ComponentSpec):
 
 
 class Executor(base_executor.BaseExecutor):
-    """Checks the SID gate's verdict and the generation, then moves the weights over."""
+    """Checks the SID gate's verdict and the generation, moves the weights over, counts anew."""
 
     def Do(
         self,
@@ -65,9 +73,14 @@ class Executor(base_executor.BaseExecutor):
         new = int((previous.rows(catalog.ad_ids) < 0).sum())
         gone = int((catalog.rows(previous.ad_ids) < 0).sum())
         model = artifact_utils.get_single_instance(output_dict["model"])
-        summary = f"{len(catalog):,} ads: {new:,} new, {gone:,} gone; weights as they were"
+        train = artifact_utils.get_split_uri(input_dict["examples"], "train")
+        successors = _successors(train, catalog, exec_properties["successors"])
+        summary = (
+            f"{len(catalog):,} ads: {new:,} new, {gone:,} gone; weights as they were, "
+            f"{len(successors):,} pairs of successors"
+        )
         save_bundle(
-            refresh_recommender(trained, previous, catalog),
+            refresh_recommender(trained, previous, catalog, successors),
             path_utils.serving_model_dir(model.uri),
             {
                 "summary": summary,
@@ -80,6 +93,19 @@ class Executor(base_executor.BaseExecutor):
         set_summary(model, summary)
 
 
+def _successors(train: str, catalog: Catalog, most: int) -> SuccessorTable:
+    """What follows which ad in the log of today: counting takes no training."""
+    from sid_tfx.datasets.records import read_sequences
+    from sid_tfx.datasets.sequences import Sequences
+    from sid_tfx.datasets.successors import SuccessorTable
+
+    histories = read_sequences(os.path.join(train, "*")).histories
+    rows = catalog.rows(np.concatenate([np.array([], str), *histories]))
+    offsets = np.cumsum([0, *(len(history) for history in histories)])
+    sequences = Sequences(offsets, rows, np.zeros(len(rows), np.int64))
+    return SuccessorTable.count(sequences, len(catalog), most)
+
+
 class RecommenderRefresher(base_component.BaseComponent):
     """Carries a trained recommender over to a new catalogue; trains nothing.
 
@@ -87,7 +113,9 @@ class RecommenderRefresher(base_component.BaseComponent):
         recommender: The recommender of the last push.
         previous: The catalogue of the last push.
         catalog: The catalogue that extends it.
+        examples: Today's user sequences; the memory of successors is counted on split `train`.
         sid_blessing: SidEvaluator's verdict on `catalog`.
+        successors: Ads remembered per ad that followed it; 0 for none.
     """
 
     SPEC_CLASS = RecommenderRefresherSpec
@@ -98,14 +126,18 @@ class RecommenderRefresher(base_component.BaseComponent):
         recommender: types.BaseChannel,
         previous: types.BaseChannel,
         catalog: types.BaseChannel,
+        examples: types.BaseChannel,
         sid_blessing: types.BaseChannel,
+        successors: int,
     ):
         super().__init__(
             RecommenderRefresherSpec(
                 recommender=recommender,
                 previous=previous,
                 catalog=catalog,
+                examples=examples,
                 sid_blessing=sid_blessing,
+                successors=successors,
                 model=types.Channel(type=standard_artifacts.Model),
             )
         )

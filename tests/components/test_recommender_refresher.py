@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tfx.dsl.components.base import base_executor
 from tfx.types import standard_artifacts
 
@@ -27,7 +28,19 @@ def _at(artifact, folder):
     return artifact
 
 
-def _refresh(folder, made_from=PREVIOUS.fingerprint, collisions_ok=True):
+def _write_log(folder, histories):
+    split = folder / "Split-train"
+    split.mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(split / "data.gz"), "GZIP") as writer:
+        for user, history in enumerate(histories):
+            example = tf.train.Example()
+            for name, values in {"user_id": [f"u{user}"], "history": history}.items():
+                ids = [value.encode() for value in values]
+                example.features.feature[name].bytes_list.value.extend(ids)
+            writer.write(example.SerializeToString())
+
+
+def _refresh(folder, made_from=PREVIOUS.fingerprint, collisions_ok=True, successors=32):
     PREVIOUS.save(folder / "previous")
     GROWN.save(folder / "catalog")
     recommender = SidRecommender.for_catalog(PREVIOUS, hidden_size=8, num_heads=2, head_size=8)
@@ -38,16 +51,20 @@ def _refresh(folder, made_from=PREVIOUS.fingerprint, collisions_ok=True):
     )
     check = Check("collision_share", 0.5, 0.4, collisions_ok, "collisions are 0.5")
     write_verdict(str(folder / "blessing"), "SidEvaluator", [check])
+    _write_log(folder / "sequences", [["a", "d", "b"], ["c", "b"]])
+    examples = _at(standard_artifacts.Examples(), folder / "sequences")
+    examples.split_names = '["train"]'
     model = _at(standard_artifacts.Model(), folder / "model")
     Executor(base_executor.BaseExecutor.Context(tmp_dir="unused", unique_id="1")).Do(
         {
             "recommender": [_at(standard_artifacts.Model(), folder / "recommender")],
             "previous": [_at(SidCatalogArtifact(), folder / "previous")],
             "catalog": [_at(SidCatalogArtifact(), folder / "catalog")],
+            "examples": [examples],
             "sid_blessing": [_at(SidBlessing(), folder / "blessing")],
         },
         {"model": [model]},
-        {},
+        {"successors": successors},
     )
     return model, written["fingerprint"]
 
@@ -57,7 +74,25 @@ def test_it_writes_the_recommender_of_the_new_catalogue(tmp_path):
     refreshed, metadata = load_bundle(f"{model.uri}/Format-Serving")
     np.testing.assert_array_equal(np.asarray(refreshed.ad_codes)[1:], GROWN.full_codes)
     assert metadata["fingerprints"] == {"catalog": GROWN.fingerprint, "recommender": trained}
-    assert get_summary(model) == "3 ads: 1 new, 1 gone; weights as they were"
+    assert get_summary(model) == (
+        "3 ads: 1 new, 1 gone; weights as they were, 2 pairs of successors"
+    )
+
+
+def test_it_knows_what_a_new_ad_followed(tmp_path):
+    model, _ = _refresh(tmp_path)
+    memory = load_bundle(f"{model.uri}/Format-Serving")[0].successors
+    a, b, c = GROWN.rows(np.array(["a", "b", "c"]))
+    scores = np.asarray(memory.all_scores(memory.followers(np.array([[a + 1], [c + 1]]))))
+    # Ad d is gone, and b is the second after a.
+    wanted = np.zeros((2, 3))
+    wanted[:, b] = np.log1p(1)
+    np.testing.assert_allclose(scores, wanted, rtol=1e-6)
+
+
+def test_it_remembers_nothing_where_that_is_configured(tmp_path):
+    model, _ = _refresh(tmp_path, successors=0)
+    assert load_bundle(f"{model.uri}/Format-Serving")[0].successors is None
 
 
 def test_a_recommender_of_another_catalogue_is_refused(tmp_path):

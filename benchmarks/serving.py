@@ -183,7 +183,7 @@ def _latency(target: str, servable: Servable, asked: Sequence[list[str]]) -> lis
             ask_one_by_one(call, asked[:20], Timings())
         for start in range(_ROUNDS):
             # Between two requests a server waits, its caches and its cores go to others, and the
-            # next run takes longer than in a loop of its own. Asked both ways in turn, a request
+            # next run takes longer than in a loop of its own. Asked all ways in turn, a request
             # finds the same here, so that the difference is what gRPC and the server add.
             for history, order in zip(asked[start::_ROUNDS], orders, strict=False):
                 for call, timings in order:
@@ -253,8 +253,8 @@ def _print(console: Console, measured: list[common.Record]) -> None:
             )
         elif found["subject"] == EMPTY:
             console.print(
-                f"A call of the server that does nothing takes {found['p50_ms']:.2f} ms: less than "
-                "that Python's gRPC does not add"
+                f"A call of the server that does nothing takes {found['p50_ms']:.2f} ms, the least "
+                "that Python's gRPC can add here"
             )
         elif found["subject"] == LOOP:
             console.print(

@@ -14,11 +14,11 @@ from rich.table import Table
 from pipeline.config import Config, ConfigError
 from pipeline.run import Summary, serving_directory
 from pipeline.showcase import model_server
-from pipeline.splits import evaluation_set, flat_sequences
 from serving.client import RecommenderClient
 from sid_tfx.baselines import ItemKnn, Popularity
 from sid_tfx.bundle import load_bundle, read_metadata
 from sid_tfx.catalog import SidCatalog
+from sid_tfx.datasets.catalog_rows import evaluation_set, flat_sequences
 from sid_tfx.datasets.records import read_sequences
 from sid_tfx.datasets.sequences import EvaluationSet, Sequences
 from sid_tfx.decoder import SidDecoder

@@ -8,12 +8,12 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from components.refusal import Refused
 from pipeline.config import RecommenderConfig
 from pipeline.recommender_training import set_hybrid_weights, train_recommender
-from pipeline.splits import evaluation_set, flat_sequences
 from pipeline.training import history_summary, make_deterministic
 from sid_tfx.bundle import save_bundle
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.context import EventContext
 from sid_tfx.datasets import records
+from sid_tfx.datasets.catalog_rows import evaluation_set, flat_sequences
 from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import GenerativeRecommender

@@ -5,12 +5,9 @@ In: `recommender` (Model), `previous` (the SidCatalog it was made from), `catalo
 Out: `model` (`Format-Serving/model.keras` and `metadata.json`).
 """
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
@@ -19,10 +16,6 @@ from tfx.utils import path_utils
 from components.artifacts import SidBlessing, SidCatalog, set_summary
 from components.refusal import Refused
 from components.verdict import require_blessed
-
-if TYPE_CHECKING:
-    from sid_tfx.catalog import SidCatalog as Catalog
-    from sid_tfx.datasets.successors import SuccessorTable
 
 
 class RecommenderRefresherSpec(component_spec.ComponentSpec):
@@ -57,6 +50,9 @@ class Executor(base_executor.BaseExecutor):
         """
         from sid_tfx.bundle import load_bundle, save_bundle
         from sid_tfx.catalog import SidCatalog as Catalog
+        from sid_tfx.datasets.catalog_rows import flat_sequences
+        from sid_tfx.datasets.records import read_sequences
+        from sid_tfx.datasets.successors import SuccessorTable
         from sid_tfx.refresh import refresh_recommender
 
         self._log_startup(input_dict, output_dict, exec_properties)
@@ -74,7 +70,11 @@ class Executor(base_executor.BaseExecutor):
         gone = int((catalog.rows(previous.ad_ids) < 0).sum())
         model = artifact_utils.get_single_instance(output_dict["model"])
         train = artifact_utils.get_split_uri(input_dict["examples"], "train")
-        successors = _successors(train, catalog, exec_properties["successors"])
+        # A model without a memory has no weight for one.
+        most = 0 if trained.successors is None else exec_properties["successors"]
+        # Counting what follows which ad in the log of today takes no training.
+        histories = flat_sequences(read_sequences(os.path.join(train, "*")), catalog)
+        successors = SuccessorTable.count(histories, len(catalog), most)
         summary = (
             f"{len(catalog):,} ads: {new:,} new, {gone:,} gone; weights as they were, "
             f"{len(successors):,} pairs of successors"
@@ -93,19 +93,6 @@ class Executor(base_executor.BaseExecutor):
         set_summary(model, summary)
 
 
-def _successors(train: str, catalog: Catalog, most: int) -> SuccessorTable:
-    """What follows which ad in the log of today: counting takes no training."""
-    from sid_tfx.datasets.records import read_sequences
-    from sid_tfx.datasets.sequences import Sequences
-    from sid_tfx.datasets.successors import SuccessorTable
-
-    histories = read_sequences(os.path.join(train, "*")).histories
-    rows = catalog.rows(np.concatenate([np.array([], str), *histories]))
-    offsets = np.cumsum([0, *(len(history) for history in histories)])
-    sequences = Sequences(offsets, rows, np.zeros(len(rows), np.int64))
-    return SuccessorTable.count(sequences, len(catalog), most)
-
-
 class RecommenderRefresher(base_component.BaseComponent):
     """Carries a trained recommender over to a new catalogue; trains nothing.
 
@@ -115,7 +102,7 @@ class RecommenderRefresher(base_component.BaseComponent):
         catalog: The catalogue that extends it.
         examples: Today's user sequences; the memory of successors is counted on split `train`.
         sid_blessing: SidEvaluator's verdict on `catalog`.
-        successors: Ads remembered per ad that followed it; 0 for none.
+        successors: Ads remembered per ad that followed it, by a model that has a memory.
     """
 
     SPEC_CLASS = RecommenderRefresherSpec

@@ -237,16 +237,12 @@ def _generative(
         "tokenizer_seconds": round(float(encoded["seconds"]), 2),
         "epochs": len(history.epoch),
         "parameters": int(sum(np.prod(v.shape) for v in model.trainable_variables)),
-        "dense_weight": _value(model.dense_weight),
-        "successor_weight": _value(model.successor_weight) if model.successors else 0.0,
+        "dense_weight": float(model.dense_weight),
+        "successor_weight": float(model.successor_weight) if model.successors else 0.0,
         "collision_share": catalog.quality["collision_share"],
         "context": ",".join(context.fields),
     }
     return Trained(modes, catalog, ("item", "sid"), figures, context)
-
-
-def _value(scalar: Any) -> float:
-    return float(keras.ops.convert_to_numpy(scalar))
 
 
 def _codes(

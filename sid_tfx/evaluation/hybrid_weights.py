@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras import ops
-
 from sid_tfx.datasets.sequences import EvaluationSet
 from sid_tfx.evaluation.exhaustive import ExhaustiveRecommender
 from sid_tfx.evaluation.harness import MAX_HISTORY, GenerativeRecommender
@@ -60,8 +58,8 @@ def choose_hybrid_weights(
             found.append(ranking_metrics(ranks)[metric])
             trials.append(
                 {
-                    "dense_weight": _value(model.dense_weight),
-                    "successor_weight": _value(model.successor_weight),
+                    "dense_weight": float(model.dense_weight),
+                    "successor_weight": float(model.successor_weight),
                     metric: found[-1],
                 }
             )
@@ -71,7 +69,3 @@ def choose_hybrid_weights(
         choose(model.successor_weight, successor_weights)
     choose(model.dense_weight, dense_weights)
     return trials
-
-
-def _value(scalar: Any) -> float:
-    return float(ops.convert_to_numpy(scalar))

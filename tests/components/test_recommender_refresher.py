@@ -13,6 +13,7 @@ from components.refusal import Refused
 from components.verdict import Check, write_verdict
 from sid_tfx.bundle import load_bundle, save_bundle
 from sid_tfx.catalog import SidCatalog
+from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.recommender import SidRecommender
 
 pytestmark = pytest.mark.unit
@@ -40,10 +41,17 @@ def _write_log(folder, histories):
             writer.write(example.SerializeToString())
 
 
-def _refresh(folder, made_from=PREVIOUS.fingerprint, collisions_ok=True, successors=32):
+def _refresh(
+    folder, made_from=PREVIOUS.fingerprint, collisions_ok=True, successors=32, memory=True
+):
     PREVIOUS.save(folder / "previous")
     GROWN.save(folder / "catalog")
-    recommender = SidRecommender.for_catalog(PREVIOUS, hidden_size=8, num_heads=2, head_size=8)
+    table = None
+    if memory:
+        table = SuccessorTable(np.array([0, 1, 1, 1]), np.array([1], np.int32), np.ones(1))
+    recommender = SidRecommender.for_catalog(
+        PREVIOUS, table, hidden_size=8, num_heads=2, head_size=8
+    )
     written = save_bundle(
         recommender,
         str(folder / "recommender" / "Format-Serving"),
@@ -92,6 +100,11 @@ def test_it_knows_what_a_new_ad_followed(tmp_path):
 
 def test_it_remembers_nothing_where_that_is_configured(tmp_path):
     model, _ = _refresh(tmp_path, successors=0)
+    assert load_bundle(f"{model.uri}/Format-Serving")[0].successors is None
+
+
+def test_a_model_without_a_memory_gets_none(tmp_path):
+    model, _ = _refresh(tmp_path, memory=False)
     assert load_bundle(f"{model.uri}/Format-Serving")[0].successors is None
 
 

@@ -1,4 +1,6 @@
-"""InteractionBuilder's splits as the recommender and the evaluation harness read them."""
+"""Histories of ad ids as the recommender and the evaluation harness read them: catalogue rows."""
+
+from __future__ import annotations
 
 import numpy as np
 

@@ -108,8 +108,8 @@ class SuccessorMemory(keras.layers.Layer):
         got = (len(table.offsets) - 1, len(table), table.most)
         if want != got:
             raise ValueError(
-                f"This memory was made for (ads, pairs, most) = {want}, the table has {got}. Make "
-                "one with SuccessorMemory.of(table)."
+                f"This memory was made for (ads, pairs, most) = {want}, the table has {got}. Count "
+                "the table over the catalogue of the memory, or make SuccessorMemory.of(table)."
             )
         self.offsets.assign(np.concatenate([[0], table.offsets]).astype(np.int32))
         self.rows.assign(table.rows)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from sid_tfx.decodable import Cached, Decodable
 from sid_tfx.decoding import BeamResult, BeamState, PrefixTrie, beam_search
+from sid_tfx.hybrid_terms import HybridTerms
 from sid_tfx.layers.history import history_rows
 from sid_tfx.retrieval import TopK
 
@@ -172,8 +173,34 @@ class SidDecoder(tf.Module):
         generative = BeamResult(beam.rows[:, :k], beam.scores[:, :k], tf.minimum(beam.count, k))
         if isinstance(mode, str) and mode == "generative":
             return generative
-        hybrid = self._hybrid(state, history_rows(histories), beam, k, excluded, dense_rows)
+        model = self.recommender
+        terms = self._terms(state, history_rows(histories), beam, excluded, dense_rows)
+        weights = [tf.convert_to_tensor(w) for w in (model.dense_weight, model.successor_weight)]
+        hybrid = _top(terms.rows, terms.scores(*weights), k)
         return hybrid if isinstance(mode, str) else _select(mode, hybrid, generative)
+
+    def hybrid_terms(
+        self, histories: tf.Tensor, k: int, filter_seen: bool | tf.Tensor = False
+    ) -> HybridTerms:
+        """What `recommend` ranks in hybrid mode, before any weight.
+
+        Args:
+            histories: As in `recommend`.
+            k: Results that would be asked for: they widen the beam.
+            filter_seen: As in `recommend`.
+
+        Raises:
+            ValueError: The decoder was made without hybrid mode.
+        """
+        if not self.hybrid:
+            raise ValueError("This decoder was made with hybrid=False and has no hybrid scores.")
+        histories = tf.cast(histories, tf.int32)
+        rows = history_rows(histories)
+        excluded = self._excluded(rows, None, filter_seen)
+        state = self.recommender.user_state(histories)
+        width = max(self.beam_size, k)
+        beam = self._beam(state, width, tf.shape(histories)[0], excluded)
+        return self._terms(state, rows, beam, excluded, None)
 
     def _beam(
         self, state: Any, width: int, batch: tf.Tensor, excluded: tf.Tensor | None
@@ -207,15 +234,14 @@ class SidDecoder(tf.Module):
             parts.append(tf.where(tf.cast(filter_seen, tf.bool)[:, None], rows - 1, -1))
         return tf.concat(parts, axis=1) if parts else None
 
-    def _hybrid(
+    def _terms(
         self,
         state: Any,
         history: tf.Tensor,
         beam: BeamResult,
-        k: int,
         excluded: tf.Tensor | None,
         dense_rows: tf.Tensor | None,
-    ) -> BeamResult:
+    ) -> HybridTerms:
         model = self.recommender
         query = model.dense_query(state)
         log_total = None
@@ -250,11 +276,9 @@ class SidDecoder(tf.Module):
             # Over the candidates alone; a constant per request, so the order is the same.
             masked = tf.where(valid, dense, float("-inf"))
             log_total = tf.reduce_logsumexp(masked, axis=1, keepdims=True)
-        total = sid + tf.convert_to_tensor(model.dense_weight) * (dense - log_total)
-        if memory is not None:
-            total += tf.convert_to_tensor(model.successor_weight) * memory(followers, candidates)
-        total = tf.where(valid, total, float("-inf"))
-        return _top(candidates, total, k)
+        followed = None if memory is None else memory(followers, candidates)
+        sid = tf.where(valid, sid, float("-inf"))
+        return HybridTerms(candidates, sid, dense - log_total, followed)
 
     def _retrieve(self, query: tf.Tensor, excluded: tf.Tensor | None) -> tf.Tensor:
         """The index's live, not excluded ads for queries `[B, D]`, -1 past the last."""

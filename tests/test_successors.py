@@ -11,7 +11,12 @@ from sid_tfx.baselines import ItemKnn
 from sid_tfx.datasets.sequences import Sequences
 from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.decoder import SidDecoder
-from sid_tfx.evaluation import GenerativeRecommender, choose_hybrid_weights
+from sid_tfx.evaluation import (
+    ExhaustiveRecommender,
+    GenerativeRecommender,
+    choose_hybrid_weights,
+    evaluate,
+)
 from sid_tfx.layers import SuccessorMemory
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.refresh import refresh_recommender
@@ -193,6 +198,23 @@ def test_both_weights_are_chosen_on_validation(remembering):
     assert float(model.successor_weight.numpy()) == 8.0
     assert [trial["successor_weight"] for trial in trials] == [0.0, 8.0, 0.5, 8.0, 8.0]
     assert trials[1]["ndcg@10"] > 0.5 > trials[0]["ndcg@10"]
+
+
+@pytest.mark.parametrize("kind", ["beam", "exhaustive"])
+def test_one_decoding_gives_the_figures_that_each_pair_of_weights_would(remembering, kind):
+    model, splits = remembering
+    hybrid = (
+        GenerativeRecommender(SidDecoder(model, 5, successor_candidates=3), "hybrid", 64)
+        if kind == "beam"
+        else ExhaustiveRecommender(model, "hybrid", 64)
+    )
+    validation = splits.validation.sample(100)
+    trials = choose_hybrid_weights(hybrid, validation, (0.0, 1.5), (0.0, 0.5))
+    for trial in trials:
+        model.dense_weight.assign(trial["dense_weight"])
+        model.successor_weight.assign(trial["successor_weight"])
+        found = evaluate("", hybrid, validation, make_catalog(), filtered=True, k=10)
+        assert trial["ndcg@10"] == pytest.approx(found.record()["ndcg@10"], abs=1e-12)
 
 
 def remembered(model, histories):

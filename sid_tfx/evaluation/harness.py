@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.sequences import EvaluationSet
 from sid_tfx.decodable import Decodable
+from sid_tfx.hybrid_terms import HybridTerms
 from sid_tfx.metrics.ranking import ranking_metrics, sid_ranks, target_ranks
 
 # Only decoding needs TensorFlow: on JAX a recommender is evaluated where it is not installed.
@@ -56,7 +57,7 @@ class GenerativeRecommender:
         self.decoder = decoder
         self.mode = mode
         self.batch_size = batch_size
-        self._graphs: dict[tuple[int, bool, tuple[int, ...]], Callable[[tf.Tensor], tf.Tensor]] = {}
+        self._graphs: dict[tuple[Any, ...], Callable[[tf.Tensor], Any]] = {}
 
     @property
     def recommender(self) -> Decodable:
@@ -65,22 +66,49 @@ class GenerativeRecommender:
 
     def recommend(self, histories: np.ndarray, k: int, filter_seen: bool = False) -> np.ndarray:
         """See `Recommender.recommend`."""
-        import tensorflow as tf
 
-        key = (k, filter_seen, histories.shape[1:])
-        if key not in self._graphs:
+        def recommend(rows: tf.Tensor) -> tf.Tensor:
+            return self.decoder.recommend(rows, k, self.mode, filter_seen=filter_seen).rows
 
-            @tf.function(input_signature=[tf.TensorSpec([None, *histories.shape[1:]], tf.int32)])
-            def graph(rows: tf.Tensor) -> tf.Tensor:
-                return self.decoder.recommend(rows, k, self.mode, filter_seen=filter_seen).rows
-
-            self._graphs[key] = graph
-        graph = self._graphs[key]
         parts = [
-            graph(tf.constant(histories[i : i + self.batch_size])).numpy()
-            for i in range(0, len(histories), self.batch_size)
+            rows.numpy() for rows in self._batches("rows", recommend, histories, k, filter_seen)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, k), np.int32)
+
+    def hybrid_terms(
+        self, histories: np.ndarray, k: int, filter_seen: bool = False
+    ) -> Iterator[HybridTerms]:
+        """What hybrid mode ranks by, in batches of users; NumPy arrays.
+
+        Args:
+            histories: As in `Recommender.recommend`.
+            k: Results that would be asked for.
+            filter_seen: As in `Recommender.recommend`.
+        """
+
+        def find(rows: tf.Tensor) -> tf.Tensor:
+            return self.decoder.hybrid_terms(rows, k, filter_seen)
+
+        for terms in self._batches("terms", find, histories, k, filter_seen):
+            yield HybridTerms(*[None if term is None else term.numpy() for term in terms])
+
+    def _batches(
+        self,
+        what: str,
+        answer: Callable[[tf.Tensor], Any],
+        histories: np.ndarray,
+        *setting: Any,
+    ) -> Iterator[Any]:
+        """What a function answers to each batch; as a graph, one for each setting."""
+        import tensorflow as tf
+
+        key = (what, *setting, histories.shape[1:])
+        if key not in self._graphs:
+            wanted = tf.TensorSpec([None, *histories.shape[1:]], tf.int32)
+            self._graphs[key] = tf.function(answer, input_signature=[wanted])
+        graph = self._graphs[key]
+        for begin in range(0, len(histories), self.batch_size):
+            yield graph(tf.constant(histories[begin : begin + self.batch_size]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -225,8 +225,8 @@ class TargetBatches(_Batches):
             size = max(1, self.positions // int(length))
             batches += [(int(length), members[i : i + size]) for i in range(0, len(members), size)]
         self._batches = [batches[i] for i in rng.permutation(len(batches))]
-        if self.epoch == 0:
-            self._vary_first_shapes()
+        # In every epoch, for any may be the first that a further `fit` sees.
+        self._vary_first_shapes()
 
     def _vary_first_shapes(self) -> None:
         """Makes the first two batches differ in rows and in columns, where batches do."""

@@ -254,14 +254,16 @@ class SidDecoder(tf.Module):
         else:
             extra = self._allowed(tf.cast(dense_rows, tf.int32), excluded)
         extra = _new(extra, beam.rows)
-        memory = model.successors
+        memory, followed = model.successors, None
         if memory is not None:
             followers = memory.followers(history)
             known = tf.concat([beam.rows, extra], axis=1)
             fresh = self._allowed(_new(followers.rows, known), excluded)
-            followed = tf.where(fresh >= 0, memory(followers, fresh), float("-inf"))
-            fresh = _top(fresh, followed, self.successor_candidates).rows
-            extra = tf.concat([extra, fresh], axis=1)
+            times = tf.where(fresh >= 0, memory(followers, fresh), float("-inf"))
+            best = _top(fresh, times, self.successor_candidates)
+            extra = tf.concat([extra, best.rows], axis=1)
+            times = tf.where(best.rows >= 0, best.scores, 0.0)
+            followed = tf.concat([memory(followers, known), times], axis=1)
         extra_sid = model.sid_log_probs(state, tf.maximum(extra, 0) + 1)
         candidates = tf.concat([beam.rows, extra], axis=1)
         sid = tf.concat([beam.scores, extra_sid], axis=1)
@@ -276,7 +278,6 @@ class SidDecoder(tf.Module):
             # Over the candidates alone; a constant per request, so the order is the same.
             masked = tf.where(valid, dense, float("-inf"))
             log_total = tf.reduce_logsumexp(masked, axis=1, keepdims=True)
-        followed = None if memory is None else memory(followers, candidates)
         sid = tf.where(valid, sid, float("-inf"))
         return HybridTerms(candidates, sid, dense - log_total, followed)
 

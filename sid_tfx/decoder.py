@@ -165,11 +165,8 @@ class SidDecoder(tf.Module):
                 "'generative' or make it with hybrid=True."
             )
         histories = tf.cast(histories, tf.int32)
-        batch = tf.shape(histories)[0]
         excluded = self._excluded(history_rows(histories), excluded_rows, filter_seen)
-        state = self.recommender.user_state(histories)
-        width = max(self.beam_size, k)
-        beam = self._beam(state, width, batch, excluded)
+        state, beam = self._search(histories, k, excluded)
         generative = BeamResult(beam.rows[:, :k], beam.scores[:, :k], tf.minimum(beam.count, k))
         if isinstance(mode, str) and mode == "generative":
             return generative
@@ -197,10 +194,16 @@ class SidDecoder(tf.Module):
         histories = tf.cast(histories, tf.int32)
         rows = history_rows(histories)
         excluded = self._excluded(rows, None, filter_seen)
+        state, beam = self._search(histories, k, excluded)
+        return self._terms(state, rows, beam, excluded, None)
+
+    def _search(
+        self, histories: tf.Tensor, k: int, excluded: tf.Tensor | None
+    ) -> tuple[Any, BeamResult]:
+        """The state after each history, and what the beams find for it."""
         state = self.recommender.user_state(histories)
         width = max(self.beam_size, k)
-        beam = self._beam(state, width, tf.shape(histories)[0], excluded)
-        return self._terms(state, rows, beam, excluded, None)
+        return state, self._beam(state, width, tf.shape(histories)[0], excluded)
 
     def _beam(
         self, state: Any, width: int, batch: tf.Tensor, excluded: tf.Tensor | None

@@ -12,7 +12,7 @@ import keras
 
 from sid_tfx.encoders import ENCODERS
 from sid_tfx.features import AdSchema, FeatureSizes
-from sid_tfx.quantizers import QUANTIZERS, ParallelQuantizer
+from sid_tfx.quantizers import QUANTIZERS, ParallelQuantizer, ResidualQuantizer
 from sid_tfx.tokenizer import SidTokenizer
 
 HAMR_WEIGHTS: Mapping[str, float] = {"repulsion_full": 0.2, "repulsion_partial": 0.1}
@@ -82,7 +82,8 @@ PRESETS: dict[str, Preset] = {
     "joint": Preset(
         description="UniSID's encoder before residual codebooks, both papers' losses (ours)",
         encoder=("joint", {"layers": 1}),
-        quantizer=("residual", {}),
+        # Clusters of equal size take K's whole share of the entropy; collisions fall with it.
+        quantizer=("residual", {"initialization": "balanced_kmeans"}),
         loss_weights={
             "level_contrastive": 0.3,
             "embedding_contrastive": 1.0,
@@ -91,13 +92,18 @@ PRESETS: dict[str, Preset] = {
             "quantization": 1.0,
             "dual_tower": 0.1,
             # QuaSID's 0.2 is too weak to part ads of one advertiser and category that L_sid pulls.
-            "repulsion_full": 4.0,
+            "repulsion_full": 2.0,
             # Ads that share a prefix may: pushing them apart costs ranking.
             "repulsion_partial": 0.0,
+            "escape": 8.0,
         },
-        # The last refit is early: repulsion needs the rest of the epochs to settle codes.
-        arguments={"mine_conflicts": True, "refits": (0.2, 0.4)},
-        epochs=40,
+        arguments={
+            "mine_conflicts": True,
+            "repel_residual": True,
+            # The last refit is early: repulsion needs the rest of the epochs to settle codes.
+            "refits": (0.2, 0.4),
+        },
+        epochs=50,
         learning_rate=2e-3,
     ),
     "unisid": Preset(
@@ -235,6 +241,8 @@ def build(
     if issubclass(kind, ParallelQuantizer):
         dim = made_encoder.embedding_dim
     options = {**chosen.quantizer[1], **(quantizer or {})}
+    if made_encoder.coarse_dim and issubclass(kind, ResidualQuantizer):
+        options.setdefault("coarse_dim", made_encoder.coarse_dim)
     made_quantizer = kind(levels, codebook_size, dim, seed=seed + 1, **options)
     tokenizer = SidTokenizer(
         made_encoder,

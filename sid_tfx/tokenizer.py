@@ -48,7 +48,8 @@ class SidTokenizer(keras.Model):
     | `summary` | UniSID L_rec | SID and Emb states |
     | `reconstruction`, `quantization` | QuaSID L_rec, L_rq | codes against target; `z` |
     | `dual_tower` | QuaSID L_cl | `z`, positives by co-engagement |
-    | `repulsion_full`, `repulsion_partial` | QuaSID L_HaMR | `z` of ads whose codes collide |
+    | `repulsion_full`, `repulsion_partial` | QuaSID L_HaMR | `z` where codes collide |
+    | `escape` | ours | the last code of ads whose codes collide |
     | `alignment`, `diversity` | LETTER | quantized vectors; code vectors |
 
     `fit` takes batches of stacked pairs (`sid_tfx.datasets.pairs.PairBatches`): features of 2B
@@ -67,6 +68,9 @@ class SidTokenizer(keras.Model):
         partial_margin: HaMR's margin for codes within `radius`.
         radius: HaMR's R.
         mask_conflicts: Whether HaMR leaves out co-engaged pairs and copies of an ad (CVPM).
+        repel_residual: Whether HaMR acts on what the last level quantizes, not on `z` (ours). Ads
+            that share a prefix are near-equal in `z`, where a cosine finds little to push on; in
+            what the prefix leaves over they are not.
         mine_conflicts: Whether ads whose codes collide are put into one batch, where HaMR sees
             them (ours; two given ads meet in a random batch once in many epochs).
         decay_learning_rate: Whether `fit` lowers the learning rate by a cosine, where the optimizer
@@ -108,6 +112,7 @@ class SidTokenizer(keras.Model):
         partial_margin: float = 0.5,
         radius: int = 1,
         mask_conflicts: bool = True,
+        repel_residual: bool = False,
         mine_conflicts: bool = False,
         decay_learning_rate: bool = True,
         decay_exploration: bool = False,
@@ -134,6 +139,7 @@ class SidTokenizer(keras.Model):
             "partial_margin": partial_margin,
             "radius": radius,
             "mask_conflicts": mask_conflicts,
+            "repel_residual": repel_residual,
             "summary_rows": summary_rows,
             "diversity_clusters": diversity_clusters,
         }
@@ -257,6 +263,8 @@ class SidTokenizer(keras.Model):
             outputs |= {name: v for name, v in read_by_losses.items() if v is not None}
             if "diversity" in self.objective.terms:
                 outputs["codebooks"] = self.quantizer.codebooks
+            if "escape" in self.objective.terms:
+                outputs["last_fits"] = self.quantizer.last_fits(quantized.inputs[:, -1])
         return outputs
 
     def compute_loss(
@@ -360,7 +368,7 @@ class SidTokenizer(keras.Model):
         if first and self.refits:
             needed.append(CodebookRefit(sample_features(x, _INITIALIZATION_ROWS), self.refits))
         if self.mine_conflicts and isinstance(x, PairBatches):
-            needed.append(ConflictMining(x))
+            needed.append(ConflictMining(x, escape="escape" in self.objective.terms))
         schedule = keras.optimizers.schedules.LearningRateSchedule
         if self.decay_learning_rate and not isinstance(self.optimizer._learning_rate, schedule):
             needed.append(LearningRateDecay())

@@ -18,7 +18,7 @@ SCHEMA = AdSchema(
 )
 SIZES = FeatureSizes(text=60, categorical={"advertiser": 12}, category=14)
 SMALL_TOWER: dict[str, Any] = {"dim": 16, "heads": 2, "word_dim": 8}
-SMALL_ENCODER: dict[str, Any] = {**SMALL_TOWER, "embedding_dim": 16, "code_dim": 8}
+SMALL_ENCODER: dict[str, Any] = {**SMALL_TOWER, "embedding_dim": 16, "detail_dim": 8}
 
 
 def small_tokenizer(encoder: Mapping[str, Any] | None = None, **arguments: Any) -> SidTokenizer:

@@ -45,11 +45,14 @@ def values() -> dict[str, tuple[float, float]]:
     alignment.projection.kernel.assign(rng.normal(size=(6, 4)))
     granularity = losses.MultiGranularityContrastive()
     tower = losses.DualTowerContrastive()
+    escape = losses.CollisionEscape()
+    fits = rng.normal(size=(40, 8)).astype("float32")
     return {
         "repulsion of few": gradient_of(lambda x: repulsion(x, codes, ad_row), z),
         "repulsion of most": gradient_of(lambda x: repulsion(x, near, ad_row), z),
         "diversity": gradient_of(lambda x: diversity(x, near), books),
         "alignment": gradient_of(lambda x: alignment(x, collaborative, ad_row), z),
         "granularity": gradient_of(lambda x: granularity(x, labels), levels),
+        "escape": gradient_of(lambda x: escape(x, near[:, 0] - 1), fits),
         "dual tower": gradient_of(lambda x: tower(x, ad_row), z),
     }

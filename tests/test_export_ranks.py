@@ -87,7 +87,7 @@ def asked(catalog, popularity) -> dict[str, Asked]:
         FeatureSizes(text=5, categorical={}),
         levels=LEVELS,
         codebook_size=CODES,
-        encoder={"embedding_dim": DIM, "code_dim": 8, "dim": 16},
+        encoder={"embedding_dim": DIM, "detail_dim": 8, "dim": 16},
     )
     parts = (recommender, tokenizer, NoAds(), catalog, popularity)
     return {mode: Asked(Servable(*parts, limits=LIMITS, default_mode=mode)) for mode in MODES}

@@ -18,7 +18,7 @@ def ads():
 
 
 def test_a_vector_column_reaches_the_vector_past_the_transformer(ads):
-    layer = encoder(code_dim=8)
+    layer = encoder(detail_dim=8)
     column = next(iter(SCHEMA.dense))
     assert list(layer.vector_heads) == list(SCHEMA.dense)
     before = layer(ads).vectors
@@ -37,10 +37,17 @@ def test_a_vector_that_is_absent_gives_no_part(ads):
     )
 
 
-def test_vectors_lie_on_the_sphere(ads):
-    layer = encoder()
+@pytest.mark.parametrize("length", [0.3, 1.5])
+def test_a_vector_is_the_embedding_and_a_detail_on_the_sphere(ads, length):
+    layer = encoder(detail_length=length)
     layer.adapt(ads)
-    np.testing.assert_allclose(np.linalg.norm(layer(ads).vectors, axis=1), 1.0, rtol=1e-5)
+    latent = layer(ads)
+    coarse, detail = np.split(np.asarray(latent.vectors), [layer.coarse_dim], axis=1)
+    np.testing.assert_allclose(np.linalg.norm(latent.vectors, axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(coarse, latent.embedding / np.hypot(1, length), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(detail, axis=1) / np.linalg.norm(coarse, axis=1), length, rtol=1e-5
+    )
 
 
 def test_the_config_makes_the_same_encoder(ads):
@@ -50,18 +57,27 @@ def test_the_config_makes_the_same_encoder(ads):
     np.testing.assert_array_equal(again(ads).vectors, layer(ads).vectors)
 
 
-def test_gradients_reach_every_vector_head(ads):
+def test_gradients_reach_every_vector_head_and_not_the_embedding(ads):
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
         pytest.skip("a tape is TensorFlow's")
     layer = encoder()
     with tf.GradientTape() as tape:
-        loss = keras.ops.sum(layer(ads).vectors[:, 0])
+        loss = keras.ops.sum(layer(ads).vectors ** 3)
     kernels = [head.kernel.value for head in layer.vector_heads.values()]
-    assert all(np.abs(gradient).max() > 0 for gradient in tape.gradient(loss, kernels))
+    *to_heads, to_embedding = tape.gradient(loss, [*kernels, layer.embedding_head.kernel.value])
+    assert all(np.abs(gradient).max() > 0 for gradient in to_heads)
+    assert to_embedding is None
 
 
-def test_a_negative_length_is_refused():
-    with pytest.raises(ValueError, match=r"vector_length must not be negative, got -1"):
-        encoder(vector_length=-1.0)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"vector_length": -1.0}, "vector_length must not be negative, got -1"),
+        ({"detail_length": 0.0}, "detail_length must be above 0, got 0"),
+    ],
+)
+def test_lengths_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        encoder(**arguments)

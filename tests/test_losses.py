@@ -119,6 +119,31 @@ def test_repulsion_and_its_gradient_are_those_of_all_pairs(near, radius):
         assert gradient[row, 2] == pytest.approx((up - down) / 2e-6, abs=1e-7)
 
 
+def escape_oracle(fits, wanted, margin):
+    short = []
+    for row, code in zip(fits, wanted, strict=True):
+        if code >= 0:
+            short.append(max(0.0, np.delete(row, code).max() - row[code] + margin))
+    return np.mean(short or [0.0])
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 10_000), st.integers(1, 8))
+def test_escape_equals_its_oracle_and_draws_to_the_wanted_code(seed, rows):
+    rng = np.random.default_rng(seed)
+    fits, wanted = rng.normal(size=(rows, 6)), rng.integers(-1, 6, rows)
+    variable = tf.Variable(fits, dtype="float64")
+    layer = losses.CollisionEscape(0.3, dtype="float64")
+    with tf.GradientTape() as tape:
+        value = layer(tf.identity(variable), wanted)
+    np.testing.assert_allclose(value, escape_oracle(fits, wanted, 0.3), rtol=1e-6)
+    gradient = tape.gradient(value, variable).numpy()
+    assert (gradient[wanted < 0] == 0).all()
+    for row, code in zip(gradient[wanted >= 0], wanted[wanted >= 0], strict=True):
+        assert row[code] <= 0
+        assert row.sum() == pytest.approx(0.0, abs=1e-9)
+
+
 def test_repulsion_compares_only_rows_that_may_have_a_near_one():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (512, 3)).astype("int32")

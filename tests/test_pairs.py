@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sid_tfx.callbacks.mining import conflict_groups
+from sid_tfx.callbacks.mining import conflict_groups, free_codes
 from sid_tfx.datasets.pairs import PairBatches
 
 pytestmark = pytest.mark.unit
@@ -131,3 +133,21 @@ def test_copies_of_an_ad_are_no_conflict():
     groups = conflict_groups(codes, vectors)
     assert groups[0] == groups[1] == groups[5]
     assert len(np.unique(groups)) == 4, "rows 2 and 3 are one ad under two ids"
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 6))
+def test_free_codes_are_the_best_that_nobody_has(seed, ads, movers):
+    rng = np.random.default_rng(seed)
+    codes = np.stack([rng.integers(0, 3, ads), rng.integers(0, 6, ads)], axis=1)
+    rows = rng.permutation(ads)[:movers]
+    choices = np.stack([rng.permutation(6)[:4] for _ in rows])
+    found = free_codes(codes, rows, choices)
+    have = {tuple(code) for code in codes.tolist()}
+    got = [(codes[row, 0], code) for row, code in zip(rows, found, strict=True) if code >= 0]
+    assert len(set(got)) == len(got), "no two ads get one code"
+    assert not have & set(got), "what they get was free"
+    for row, code, wanted in zip(rows, found, choices, strict=True):
+        better = wanted[: list(wanted).index(code)] if code >= 0 else wanted
+        for other in better:
+            assert (codes[row, 0], other) in have | set(got), "a better one was free"

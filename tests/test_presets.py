@@ -99,6 +99,7 @@ def test_hamr_is_refused_where_nothing_trains():
         ("unisid", {"loss_weights": {"quantization": 1}}, "ParallelQuantizer"),
         ("quasid", {"loss_weights": {"hamr": 1}}, "no term .*hamr.*repulsion_full"),
         ("quasid", {"loss_weights": {"dual_tower": -1}}, "dual_tower.* -1"),
+        ("unisid", {"repel_residual": True}, "repel_residual.*no residual"),
     ],
 )
 def test_terms_that_a_preset_cannot_have_are_refused_with_the_reason(name, arguments, message):
@@ -109,7 +110,7 @@ def test_terms_that_a_preset_cannot_have_are_refused_with_the_reason(name, argum
 def test_parts_of_different_size_are_refused():
     encoder = small("rq_vae").encoder
     quantizer = small("joint").quantizer
-    with pytest.raises(ValueError, match=r"vectors of 8 for 3 levels.*takes 32"):
+    with pytest.raises(ValueError, match=r"vectors of 8 for 3 levels.*takes 96"):
         SidTokenizer(encoder, quantizer, {"reconstruction": 1.0})
 
 

@@ -45,6 +45,22 @@ def test_each_level_takes_the_nearest_code_of_what_is_left():
         residual = residual - book[nearest]
 
 
+def test_levels_before_the_last_see_the_coarse_part_alone():
+    quantizer = new_case("residual", {"coarse_dim": 4})
+    quantizer.initialize(VECTORS)
+    before = quantizer(VECTORS)
+    changed = VECTORS.copy()
+    changed[:, 4:] = VECTORS[::-1, 4:]
+    after = quantizer(changed)
+    np.testing.assert_array_equal(after.codes[:, :2], before.codes[:, :2])
+    assert np.mean(np.asarray(after.codes[:, 2]) != before.codes[:, 2]) > 0.3
+    left, books = changed.copy(), np.asarray(quantizer.codebooks)
+    for level in (0, 1):
+        left[:, :4] -= books[level, np.asarray(after.codes[:, level]), :4]
+    nearest = ((left[:, None] - books[2]) ** 2).sum(-1).argmin(-1)
+    np.testing.assert_array_equal(after.codes[:, 2], nearest)
+
+
 @settings(deadline=None, max_examples=5)
 @given(st.integers(0, 1000))
 def test_mean_residual_never_grows_on_the_data_it_was_fitted_to(seed):
@@ -141,7 +157,7 @@ def test_usage_is_one_under_even_use_and_untouched_by_inference():
 
 
 def test_config_round_trip():
-    quantizer = ResidualQuantizer(2, 5, 3, seed=7, usage_momentum=0.5)
+    quantizer = ResidualQuantizer(2, 5, 3, coarse_dim=2, seed=7, usage_momentum=0.5)
     saved = keras.saving.serialize_keras_object(quantizer)
     copy = keras.saving.deserialize_keras_object(saved)
     assert copy.get_config() == quantizer.get_config()
@@ -156,6 +172,7 @@ def test_config_round_trip():
         ({"dim": 0}, "dim must be at least 1"),
         ({"usage_momentum": 1.0}, "usage_momentum"),
         ({"assignment": "hash"}, r"assignment must be one of \['cosine', 'nearest', 'sinkhorn'\]"),
+        ({"coarse_dim": 3}, r"coarse_dim must be in \[1, dim=3 - 1\], got 3"),
         ({"gradient": "none"}, r"gradient must be one of \['gumbel', .*, got 'none'"),
     ],
 )
@@ -234,6 +251,7 @@ def test_training_is_deterministic_by_seed(name, options):
     [
         ("residual", {"initialization": "balanced_kmeans"}),
         ("residual", {"assignment": "cosine"}),
+        ("residual", {"coarse_dim": 4}),
         ("product", {}),
         ("product", {"rotation": True, "factor_dim": 2}),
         ("grouped", {}),

@@ -13,6 +13,7 @@ from sid_tfx.callbacks import (
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.fingerprint import fingerprint
+from sid_tfx.losses.escape import ESCAPE_CODE
 from sid_tfx.metrics.sid_quality import sid_quality
 from sid_tfx.tokenizer import SidTokenizer
 from tests.ad_fixtures import catalogue, pairs, small_tokenizer
@@ -39,7 +40,7 @@ def ads():
 @pytest.fixture(scope="module")
 def trained(ads):
     model = small_tokenizer()
-    history = model.fit(batches(ads), epochs=20, verbose=0)
+    history = model.fit(batches(ads), epochs=40, verbose=0)
     return model, history.history
 
 
@@ -49,7 +50,7 @@ def test_outputs_have_the_contract_shapes_and_dtypes(ads, trained):
         "codes": ((300, 3), "int32"),
         "embedding": ((300, 16), "float32"),
         "sid_embedding": ((300, 16), "float32"),
-        "z": ((300, 8), "float32"),
+        "z": ((300, 24), "float32"),
     }
     assert out["codes"].min() >= 0
     assert out["codes"].max() < 16
@@ -86,6 +87,7 @@ def test_training_lowers_the_loss_and_logs_every_term_and_health(trained):
         "reconstruction",
         "quantization",
         "dual_tower",
+        "escape",
         "repulsion",
     ]
     health = {"distinct_sids", *(f"perplexity_{n}" for n in "123")}
@@ -96,8 +98,8 @@ def test_training_lowers_the_loss_and_logs_every_term_and_health(trained):
 
 def test_a_small_run_does_not_collapse(ads, trained):
     quality = sid_quality(trained[0].encode(ads)["codes"], 16, ads["category"][:, 1])
-    assert quality["collision_share"] < 0.4
-    assert quality["largest_group"] <= 8
+    assert quality["collision_share"] < 0.25
+    assert quality["largest_group"] <= 4
     assert min(quality["perplexity"]) > 10
     assert min(quality["coverage"]) > 0.8
     assert trained[1]["distinct_sids"][-1] > 0.8
@@ -149,7 +151,9 @@ def test_config_round_trip_is_json():
 
 def test_terms_follow_weights_and_schema(ads):
     model = eager(
-        loss_weights={"repulsion_full": 0, "repulsion_partial": 0, "dual_tower": 0, "summary": 0}
+        loss_weights=dict.fromkeys(
+            ["repulsion_full", "repulsion_partial", "dual_tower", "summary", "escape"], 0.0
+        )
     )
     expected = ["level_contrastive", "embedding_contrastive", "reconstruction", "quantization"]
     assert model.objective.terms == expected
@@ -162,6 +166,39 @@ def test_terms_follow_weights_and_schema(ads):
     bare.compile(run_eagerly=True)
     bare.fit(batches({**features, "category": ads["category"]}, 300), epochs=1, verbose=0)
     assert bare.encode(features)["codes"].shape == (300, 3)
+
+
+def test_repulsion_acts_on_what_the_last_level_quantizes(ads):
+    rows = {name: values[:40] for name, values in ads.items()} | {"ad_row": np.arange(40)}
+    model = small_tokenizer(codebook_size=2, loss_weights={"escape": 0.0})
+    model.initialize(ads)
+    outputs = model(rows, training=True)
+    repelled = model.objective(rows, outputs)["repulsion"]
+    residual = np.asarray(outputs["level_inputs"])[:, -1]
+    np.testing.assert_allclose(
+        repelled, model.objective.repulsion(residual, outputs["codes"], rows["ad_row"]), rtol=1e-5
+    )
+    whole = model.objective.repulsion(outputs["z"], outputs["codes"], rows["ad_row"])
+    assert abs(float(repelled) - float(whole)) > 1e-2
+
+
+def test_colliding_ads_but_the_best_get_a_free_code_of_their_own(ads):
+    data, model = batches(ads, 150), eager(codebook_size=8)
+    model.initialize(ads)
+    mining = ConflictMining(data, escape=True)
+    mining.set_model(model)
+    mining.set_params({"epochs": 2})
+    assert (data.features[ESCAPE_CODE] == -1).all()
+    mining.on_epoch_end(0)
+    codes, wanted = model.encode(ads)["codes"], data.features[ESCAPE_CODE]
+    moved = wanted >= 0
+    assert moved.sum() > 10
+    _, group, sizes = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    assert (
+        np.bincount(group.ravel()[moved], minlength=len(sizes))[sizes > 1] < sizes[sizes > 1]
+    ).all()
+    codes[moved, 2] = wanted[moved]
+    assert len(np.unique(codes, axis=0)) == len(sizes) + moved.sum()
 
 
 def test_a_catalogue_of_three_ads_trains():
@@ -185,9 +222,9 @@ def test_a_batch_without_ad_row_is_refused(ads, trained):
 
 def test_given_callbacks_replace_the_defaults_of_their_kind(ads):
     data = batches(ads, 150)
-    revival = DeadCodeRevival(every=1, threshold=0.96)
+    revival = DeadCodeRevival(every=1, threshold=0.99)
     model = eager()
-    model.fit(data, epochs=1, verbose=0, callbacks=[revival, ConflictMining(data)])
+    model.fit(data, epochs=1, verbose=0, callbacks=[revival, ConflictMining(data, escape=True)])
     assert revival.revived > 0
 
 
@@ -212,7 +249,7 @@ def test_collapse_guard_warns_and_stops(ads):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"encoder": {"code_dim": 0}}, "code_dim must be at least 1, got 0"),
+        ({"encoder": {"detail_dim": 0}}, "detail_dim must be at least 1, got 0"),
         ({"encoder": {"level_decay": 0.0}}, "level_decay .* 0.0"),
         ({"levels": 0}, "levels"),
         ({"loss_weights": {"hamr": 1}}, "hamr"),

@@ -58,9 +58,10 @@ def codebook_moves() -> list[float]:
 def values(weights_path: str | Path) -> dict[str, object]:
     """Trains from given weights with the default optimizer; returns losses and codebook moves."""
     features = catalogue(200)
-    model = small_tokenizer()
     with np.load(weights_path) as weights:
-        model.set_weights([weights[name] for name in weights.files])
+        start = [weights[name] for name in weights.files]
+    model = small_tokenizer()
+    model.set_weights(start)
     model.compile()
     data = PairBatches(features, pairs(features, 100), batch_size=64)
     steps = []
@@ -68,6 +69,9 @@ def values(weights_path: str | Path) -> dict[str, object]:
         logs = model.train_on_batch(data[step % len(data)][0], return_dict=True)
         model.reset_metrics()
         steps.append({name: float(value) for name, value in logs.items()})
+    # From the start again: rounding flips a code sooner or later, and losses part.
+    model.set_weights(start)
+    model.compile()
     history = model.fit(data, epochs=2, verbose=0).history
     return {
         "steps": steps,

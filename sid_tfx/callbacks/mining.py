@@ -1,11 +1,16 @@
-"""Conflict mining: colliding ads meet in one batch."""
+"""Conflict mining: colliding ads meet in one batch, and get free codes to move to."""
 
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from sid_tfx.datasets.pairs import PairBatches
+from sid_tfx.losses.escape import ESCAPE_CODE
+
+_CHOICES = 32
+"""Nearest codes of the last level among which a free one is looked for."""
 
 
 class ConflictMining(keras.callbacks.Callback):
@@ -20,13 +25,20 @@ class ConflictMining(keras.callbacks.Callback):
             in an epoch.
         every: Epochs between two looks at all ads' codes.
         batch_size: Ads encoded at a time.
+        escape: Whether all but the best-placed ad of a collision also get a free code to move to,
+            which the term `escape` reads (`CollisionEscape`).
 
     Raises:
         ValueError: `every` is below 1, or `replay` is not in [0, 1).
     """
 
     def __init__(
-        self, batches: PairBatches, replay: float = 0.25, every: int = 1, batch_size: int = 1024
+        self,
+        batches: PairBatches,
+        replay: float = 0.25,
+        every: int = 1,
+        batch_size: int = 1024,
+        escape: bool = False,
     ) -> None:
         super().__init__()
         if not 0.0 <= replay < 1.0:
@@ -37,6 +49,10 @@ class ConflictMining(keras.callbacks.Callback):
         self.replay = replay
         self.every = every
         self.batch_size = batch_size
+        self.escape = escape
+        if escape:
+            # Batches keep one structure from the first on.
+            batches.features[ESCAPE_CODE] = np.full(batches.rows, -1, np.int32)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Groups the next epochs' batches by this epoch's codes."""
@@ -44,6 +60,28 @@ class ConflictMining(keras.callbacks.Callback):
             encoded = self.model.encode(self.batches.features, self.batch_size)
             groups = conflict_groups(encoded["codes"], encoded["z"])
             self.batches.regroup(groups, self.replay)
+            if self.escape:
+                self.batches.features[ESCAPE_CODE] = self._escapes(encoded, groups)
+
+    def _escapes(self, encoded: dict[str, np.ndarray], groups: np.ndarray) -> np.ndarray:
+        """Returns the last code that each ad shall move to, int32 `[N]`, -1 for none."""
+        crowded = np.flatnonzero(np.bincount(groups)[groups] > 1)
+        own, nearest = [], []
+        for start in range(0, len(crowded), self.batch_size):
+            rows = crowded[start : start + self.batch_size]
+            quantized = self.model.quantizer(encoded["z"][rows])
+            fits = ops.convert_to_numpy(self.model.quantizer.last_fits(quantized.inputs[:, -1]))
+            own.append(fits[np.arange(len(rows)), encoded["codes"][rows, -1]])
+            nearest.append(np.argsort(-fits, axis=1)[:, :_CHOICES])
+        wanted = np.full(len(groups), -1, np.int32)
+        if len(crowded):
+            order = crowded[np.lexsort((-np.concatenate(own), groups[crowded]))]
+            first = np.append(True, groups[order][1:] != groups[order][:-1])
+            moving = np.isin(crowded, order[~first])
+            wanted[crowded[moving]] = free_codes(
+                encoded["codes"], crowded[moving], np.concatenate(nearest)[moving]
+            )
+        return wanted
 
 
 def conflict_groups(codes: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -67,3 +105,33 @@ def conflict_groups(codes: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     distinct = np.unique(np.stack([group, content]), axis=1)[0]
     parted = np.bincount(distinct, minlength=ads) > 1
     return np.where(parted[group], group, ads + np.arange(ads))
+
+
+def free_codes(codes: np.ndarray, rows: np.ndarray, choices: np.ndarray) -> np.ndarray:
+    """Finds a last code for each ad that no ad with its other codes has.
+
+    Args:
+        codes: int `[N, L]`, the codes of all ads.
+        rows: int `[M]`, the ads that look for a code.
+        choices: int `[M, C]`, last codes that an ad may take, best first.
+
+    Returns:
+        int32 `[M]`, all different among ads with the same other codes; -1 where none is free. Of
+        two ads that want the same code the one that comes first in `rows` gets it.
+    """
+    size = int(max(codes[:, -1].max(), choices.max(initial=0))) + 1
+    prefix = np.unique(codes[:, :-1], axis=0, return_inverse=True)[1].reshape(-1)
+    taken = np.unique(prefix * size + codes[:, -1])
+    keys = prefix[rows][:, None] * size + choices
+    found = np.full(len(rows), -1, np.int32)
+    looking = np.arange(len(rows))
+    while len(looking):
+        free = ~np.isin(keys[looking], taken)
+        looking, free = looking[free.any(axis=1)], free[free.any(axis=1)]
+        best = free.argmax(axis=1)
+        wanted = keys[looking, best]
+        first = np.unique(wanted, return_index=True)[1]
+        found[looking[first]] = choices[looking[first], best[first]]
+        taken = np.union1d(taken, wanted)
+        looking = np.delete(looking, first)
+    return found

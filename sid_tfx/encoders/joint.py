@@ -1,4 +1,4 @@
-"""The joint encoder: UniSID's states summed to one vector on the sphere."""
+"""The joint encoder: UniSID's embedding, and a detail that tells near-equal ads apart."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,18 +16,24 @@ from sid_tfx.features import AdSchema, FeatureSizes
 class JointEncoder(StateEncoder):
     """UniSID's encoder before a vector quantizer.
 
-    Each SID state gives a part of a vector, coarse levels longer than fine ones, and each vector
-    column of the ads gives one by a linear map: the transformer blurs the small differences by
-    which near-equal ads are told apart. The sum on the unit sphere is quantized. The Emb state
-    gives the embedding, which is also what a decoder rebuilds from the codes. UniSID's loss over
-    the category path acts on heads of its own beside the codes: acting on the vector itself it
-    makes all ads of one advertiser and category one point, which no codebook can part.
+    What is quantized has two parts. The embedding says what an ad is; its gradient stops here, so
+    that codes follow it and don't bend it: a recommender learns from codes in so far as similar
+    ads share them. The detail parts ads whose embeddings are almost equal. Each SID state gives a
+    part of it, coarse levels longer than fine ones, and each vector column of the ads gives one by
+    a linear map: the transformer blurs the small differences that it needs. A quantizer of
+    `coarse_dim` shows the detail to its last level alone.
+
+    The embedding is also what a decoder rebuilds from the codes. UniSID's loss over the category
+    path acts on heads of its own beside the codes: acting on the vector itself it makes all ads of
+    one advertiser and category one point, which no codebook can part.
 
     Args:
         schema: The ad's columns, an `AdSchema` or its `to_dict()`.
         sizes: Vocabulary sizes, a `FeatureSizes` or its `to_dict()`.
         levels: L, SID states.
-        code_dim: Size of the vector and of a code vector.
+        detail_dim: Size of the detail, and of a level's vector.
+        detail_length: Length of the detail; that of the embedding is 1. A longer one leaves fewer
+            collisions and ranks less well.
         embedding_dim: D, size of the embedding.
         level_decay: Length of a level's part relative to the level before; the first is 1 long.
         vector_length: Length of the part of a vector column; 0 leaves it out.
@@ -49,7 +55,7 @@ class JointEncoder(StateEncoder):
     >>> schema = AdSchema(text={"title": 8}, categorical=("advertiser",))
     >>> sizes = FeatureSizes(text=100, categorical={"advertiser": 10})
     >>> JointEncoder(schema, sizes, levels=3)(empty_features(schema, 2)).vectors.shape
-    TensorShape([2, 32])
+    TensorShape([2, 96])
 
     Reference:
         UniSID, arXiv 2602.10445 (tokens and states); QuaSID, arXiv 2603.00632 (what follows them).
@@ -60,7 +66,8 @@ class JointEncoder(StateEncoder):
         schema: AdSchema | Mapping[str, Any],
         sizes: FeatureSizes | Mapping[str, Any],
         levels: int,
-        code_dim: int = 32,
+        detail_dim: int = 32,
+        detail_length: float = 0.8,
         embedding_dim: int = 64,
         level_decay: float = 0.7,
         vector_length: float = 1.0,
@@ -74,7 +81,9 @@ class JointEncoder(StateEncoder):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        check_sizes(code_dim=code_dim)
+        check_sizes(detail_dim=detail_dim)
+        if detail_length <= 0.0:
+            raise ValueError(f"detail_length must be above 0, got {detail_length}.")
         if not 0.0 < level_decay <= 1.0:
             raise ValueError(f"level_decay must be in (0, 1], got {level_decay}.")
         if vector_length < 0.0:
@@ -90,15 +99,16 @@ class JointEncoder(StateEncoder):
         }
         super().__init__(schema, sizes, levels, embedding_dim, tower, seed, **kwargs)
         self.arguments |= {
-            "code_dim": code_dim,
+            "detail_dim": detail_dim,
+            "detail_length": detail_length,
             "level_decay": level_decay,
             "vector_length": vector_length,
         }
-        self.code_heads = [self.make.dense(code_dim, name=f"code_{n}") for n in range(levels)]
-        self.level_heads = [self.make.dense(code_dim, name=f"level_{n}") for n in range(levels)]
+        self.code_heads = [self.make.dense(detail_dim, name=f"code_{n}") for n in range(levels)]
+        self.level_heads = [self.make.dense(detail_dim, name=f"level_{n}") for n in range(levels)]
         columns = self.schema.dense if vector_length else {}
         self.vector_heads = {
-            column: self.make.dense(code_dim, use_bias=False, name=f"vector_{column}")
+            column: self.make.dense(detail_dim, use_bias=False, name=f"vector_{column}")
             for column in columns
         }
         self.centering = keras.layers.BatchNormalization(
@@ -106,17 +116,20 @@ class JointEncoder(StateEncoder):
         )
         self.level_decay = level_decay
         self.vector_length = vector_length
-        self.latent_dim = self.level_dim = code_dim
+        self.detail_length = detail_length
+        self.detail_dim = self.level_dim = detail_dim
+        self.coarse_dim = embedding_dim
+        self.latent_dim = embedding_dim + detail_dim
         self.build()
 
     def heads(self) -> Sequence[keras.layers.Dense]:
-        """Returns the heads that the vector is summed from, and those of UniSID's loss."""
+        """Returns the heads that the detail is summed from, and those of UniSID's loss."""
         return [*self.code_heads, *self.level_heads]
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the variables."""
         if not self.built:
-            self.centering.build((None, self.latent_dim))
+            self.centering.build((None, self.detail_dim))
             for column, head in self.vector_heads.items():
                 head.build((None, self.schema.dense[column]))
         super().build(input_shape)
@@ -132,16 +145,19 @@ class JointEncoder(StateEncoder):
             `Latent`; `vectors` of length 1.
         """
         states = self.tower(features, training=training)
+        embedding = ops.stop_gradient(self.embed(states))
         # Repulsion by cosine has no force between vectors that are almost equal. Without the
-        # common part that all ads share, near-equal ads start apart, and the codes fill the sphere.
-        centered = self.centering(self._combine(states.sid_states, features), training=training)
+        # common part that all ads share, near-equal ads start apart, and codes fill the sphere.
+        detail = self.centering(self._combine(states.sid_states, features), training=training)
         # On the sphere no term can win by shrinking the vectors, which is how commitment collapses
         # them.
-        vectors = ops.normalize(centered, axis=-1)
+        detail = self.detail_length * ops.normalize(detail, axis=-1)
+        vectors = ops.concatenate([embedding, detail], axis=-1)
+        vectors = vectors / np.hypot(1.0, self.detail_length)
         return self.latent(states, vectors, by_level(self.level_heads, states.sid_states))
 
     def _combine(self, sid_states: Any, features: Mapping[str, Any]) -> Any:
-        """Returns the sum of the levels' and the vector columns' parts, float `[B, code_dim]`."""
+        """Returns the sum of the levels' and the vector columns' parts, float `[B, detail_dim]`."""
         parts = ops.normalize(by_level(self.code_heads, sid_states), axis=-1)
         lengths = np.power(self.level_decay, np.arange(self.levels), dtype="float32")
         combined = ops.sum(parts * lengths[:, None], axis=1)

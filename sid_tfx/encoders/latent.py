@@ -40,6 +40,8 @@ class LatentEncoder(keras.layers.Layer, abc.ABC):
         schema: The ad's columns.
         levels: L, codes per ad.
         latent_dim: Size of the vectors to quantize.
+        coarse_dim: Leading dimensions of the vectors that say what an ad is; the others only tell
+            near-equal ads apart. 0 where the vectors are of one piece.
         embedding_dim: Size of the embedding.
         target_dim: Size of what a decoder rebuilds.
         state_dim: Size of a state; 0 without states.
@@ -52,6 +54,7 @@ class LatentEncoder(keras.layers.Layer, abc.ABC):
     schema: AdSchema
     levels: int
     latent_dim: int
+    coarse_dim: int = 0
     embedding_dim: int
     target_dim: int
     state_dim: int = 0

@@ -69,6 +69,10 @@ class StateEncoder(LatentEncoder):
             head.build((None, self.state_dim))
         self.built = True
 
+    def embed(self, states: AdStates) -> Any:
+        """Returns the embedding of what the tower returned, float `[B, embedding_dim]`."""
+        return ops.normalize(self.embedding_head(states.embedding_state), axis=-1)
+
     def latent(self, states: AdStates, vectors: Any, level_vectors: Any) -> Latent:
         """Completes what a subclass made of the SID states with the embedding and all states.
 
@@ -77,7 +81,7 @@ class StateEncoder(LatentEncoder):
             vectors: float `[B, latent_dim]`.
             level_vectors: float `[B, levels, level_dim]`.
         """
-        embedding = ops.normalize(self.embedding_head(states.embedding_state), axis=-1)
+        embedding = self.embed(states)
         return Latent(
             vectors=vectors,
             embedding=embedding,

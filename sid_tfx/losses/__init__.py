@@ -7,6 +7,7 @@ from sid_tfx.losses.contrastive import (
     granularity_labels,
 )
 from sid_tfx.losses.diversity import CodeDiversity, equal_clusters
+from sid_tfx.losses.escape import CollisionEscape
 from sid_tfx.losses.reconstruction import CodebookCommitment, Reconstruction
 from sid_tfx.losses.repulsion import HammingMarginRepulsion, conflict_mask
 from sid_tfx.losses.summary import SummaryReconstruction
@@ -15,6 +16,7 @@ __all__ = [
     "CodeDiversity",
     "CodebookCommitment",
     "CollaborativeAlignment",
+    "CollisionEscape",
     "DualTowerContrastive",
     "HammingMarginRepulsion",
     "MultiGranularityContrastive",

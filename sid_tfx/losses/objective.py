@@ -15,6 +15,7 @@ from sid_tfx.losses.contrastive import (
     granularity_labels,
 )
 from sid_tfx.losses.diversity import CodeDiversity
+from sid_tfx.losses.escape import ESCAPE_CODE, CollisionEscape
 from sid_tfx.losses.reconstruction import CodebookCommitment, Reconstruction
 from sid_tfx.losses.repulsion import HammingMarginRepulsion
 from sid_tfx.losses.summary import SummaryReconstruction
@@ -31,6 +32,7 @@ TERMS = (
     "repulsion_partial",
     "alignment",
     "diversity",
+    "escape",
 )
 """Names of the weights; `repulsion_full` and `repulsion_partial` are one term, `repulsion`."""
 
@@ -81,7 +83,7 @@ def _lacking(encoder: LatentEncoder, quantizer: Quantizer) -> dict[str, str]:
         )
     if isinstance(quantizer, ParallelQuantizer):
         reason = "a ParallelQuantizer takes the largest logit, it has no code vectors to train"
-        lacking |= dict.fromkeys(("quantization", "alignment", "diversity"), reason)
+        lacking |= dict.fromkeys(("quantization", "alignment", "diversity", "escape"), reason)
     return lacking
 
 
@@ -102,6 +104,7 @@ class Objective(keras.layers.Layer):
         partial_margin: HaMR's margin for codes within `radius`.
         radius: HaMR's R.
         mask_conflicts: Whether HaMR leaves out co-engaged pairs and copies of an ad (CVPM).
+        repel_residual: Whether HaMR acts on what the last level quantizes, not on `z`.
         summary_rows: Rows of a batch whose summary is decoded.
         diversity_clusters: Groups of codes per level in LETTER's diversity term.
         seed: Seed of the weights of the terms.
@@ -118,6 +121,7 @@ class Objective(keras.layers.Layer):
         partial_margin: float,
         radius: int,
         mask_conflicts: bool,
+        repel_residual: bool,
         summary_rows: int,
         diversity_clusters: int,
         seed: int,
@@ -149,6 +153,7 @@ class Objective(keras.layers.Layer):
             weights["repulsion_partial"],
             mask_conflicts=mask_conflicts,
         )
+        self.escape = CollisionEscape()
         self.summary: Any = None
         if "summary" in self.terms:
             self.summary = SummaryReconstruction(
@@ -159,6 +164,12 @@ class Objective(keras.layers.Layer):
                 rows=summary_rows,
                 seed=seed,
                 name="summary",
+            )
+        self.repel_residual = repel_residual
+        if repel_residual and isinstance(quantizer, ParallelQuantizer):
+            raise ValueError(
+                "repel_residual must be False here: a ParallelQuantizer takes the largest logit, "
+                "it leaves no residual."
             )
         self.alignment: Any = None
         if "alignment" in self.terms:
@@ -218,7 +229,8 @@ class Objective(keras.layers.Layer):
         return self.pair_contrastive(outputs["z"], ad_row)
 
     def _repulsion(self, features: Any, outputs: Any, ad_row: Any) -> Any:
-        return self.repulsion(outputs["z"], outputs["codes"], ad_row)
+        vectors = outputs["level_inputs"][:, -1] if self.repel_residual else outputs["z"]
+        return self.repulsion(vectors, outputs["codes"], ad_row)
 
     def _alignment(self, features: Any, outputs: Any, ad_row: Any) -> Any:
         if COLLABORATIVE not in features:
@@ -230,3 +242,9 @@ class Objective(keras.layers.Layer):
 
     def _diversity(self, features: Any, outputs: Any, ad_row: Any) -> Any:
         return self.diversity(outputs["codebooks"], outputs["codes"])
+
+    def _escape(self, features: Any, outputs: Any, ad_row: Any) -> Any:
+        # Batches of another making than PairBatches name no ad that must move.
+        if ESCAPE_CODE not in features:
+            return ops.zeros(())
+        return self.escape(outputs["last_fits"], features[ESCAPE_CODE])

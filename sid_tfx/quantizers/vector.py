@@ -178,6 +178,18 @@ class VectorQuantizer(FittedQuantizer):
             residual_norms=ops.norm(ops.stop_gradient(ops.stack(residuals, axis=1)), axis=-1),
         )
 
+    def last_fits(self, inputs: Any) -> Any:
+        """Returns how well each code of the last level fits what that level quantizes.
+
+        Args:
+            inputs: float `[B, W]`, the last of `QuantizerOutput.inputs`.
+
+        Returns:
+            float `[B, K]`, half of the squared distance that is left, negative, but for a part
+            that is the same for every code. The gradient reaches `inputs` alone.
+        """
+        return self._space().scores(inputs[:, : self.code_widths[-1]], self.levels - 1)
+
     def _space(self, soft: bool = False) -> CodeSpace:
         """Returns the codes of all levels; `soft` lets the choice's gradient reach them."""
         return read_codes(

@@ -67,7 +67,7 @@ class Generation:
             self.ads.schema,
             preprocessor.sizes,
             codebook_size=8,
-            encoder={"embedding_dim": 16, "code_dim": 8, "dim": 16},
+            encoder={"embedding_dim": 16, "detail_dim": 8, "dim": 16},
         )
         encoded = self.tokenizer.encode(features)
         self.encoded = encoded

@@ -103,7 +103,7 @@ PRESETS: dict[str, Preset] = {
             # The last refit is early: repulsion needs the rest of the epochs to settle codes.
             "refits": (0.2, 0.4),
         },
-        epochs=50,
+        epochs=55,
         learning_rate=2e-3,
     ),
     "unisid": Preset(

@@ -209,7 +209,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--events", help="Parquet, CSV or JSON Lines")
     parser.add_argument("--preset", default="joint", choices=sorted(PRESETS))
     parser.add_argument("--codebook-size", type=int, default=128, help="codes per level")
-    parser.add_argument("--tokenizer-epochs", type=int, default=15)
+    parser.add_argument("--tokenizer-epochs", type=int, default=40)
     parser.add_argument("--recommender-epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=17)
     settings = parser.parse_args()

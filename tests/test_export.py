@@ -108,7 +108,7 @@ def parts(tmp_path_factory) -> Parts:
         sizes,
         levels=LEVELS,
         codebook_size=CODES,
-        encoder={"embedding_dim": DIM, "code_dim": 8, "dim": 16},
+        encoder={"embedding_dim": DIM, "dim": 16},
     )
     popularity = np.random.default_rng(1).permutation(ADS) * 3
     return Parts(_recommender(catalog), tokenizer, RawAds(folder), catalog, popularity, folder)

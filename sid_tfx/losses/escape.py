@@ -34,6 +34,8 @@ class CollisionEscape(keras.layers.Layer):
         if margin < 0.0:
             raise ValueError(f"margin must not be negative, got {margin}.")
         self.margin = margin
+        # No weights to wait for: `fit` after steps on batches without the feature rebuilds nothing.
+        self.built = True
 
     def call(self, fits: Any, wanted: Any) -> Any:
         """Returns a scalar, the mean over the ads that must move; 0 where none must.

@@ -199,6 +199,8 @@ def test_colliding_ads_but_the_best_get_a_free_code_of_their_own(ads):
     ).all()
     codes[moved, 2] = wanted[moved]
     assert len(np.unique(codes, axis=0)) == len(sizes) + moved.sum()
+    mining.on_train_end()
+    assert (data.features[ESCAPE_CODE] == -1).all(), "evaluate would count codes of the past"
 
 
 def test_a_catalogue_of_three_ads_trains():

@@ -63,6 +63,11 @@ class ConflictMining(keras.callbacks.Callback):
             if self.escape:
                 self.batches.features[ESCAPE_CODE] = self._escapes(encoded, groups)
 
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes back the codes to move to: they are of an epoch before the last."""
+        if self.escape:
+            self.batches.features[ESCAPE_CODE] = np.full(self.batches.rows, -1, np.int32)
+
     def _escapes(self, encoded: dict[str, np.ndarray], groups: np.ndarray) -> np.ndarray:
         """Returns the last code that each ad shall move to, int32 `[N]`, -1 for none."""
         crowded = np.flatnonzero(np.bincount(groups)[groups] > 1)

@@ -119,7 +119,7 @@ Preset = Literal[
 class TokenizerConfig(_Section):
     """The tokenizer: a preset, and what differs from it; null takes the preset's own."""
 
-    preset: Preset = Field("joint", description="a method of docs/tokenizers.md")
+    preset: Preset = Field("joint", description="a preset of docs/methods.md")
     levels: Annotated[int, Field(ge=1, le=8)] = 3
     codebook_size: Annotated[int, Field(ge=2, le=65_536)] = 256
     repulsion: bool | None = Field(

@@ -72,7 +72,8 @@ def main() -> None:
         encoded["codes"],
         encoded["embedding"],
         tokenizer.codebook_size,
-        alternatives=tokenizer.ranked_codes(features, n=16),
+        # The first of an ad's best tuples is its own codes.
+        alternatives=tokenizer.ranked_codes(features, n=17)[:, 1:],
     )
     show_codes(ads, catalog)
 

@@ -68,12 +68,12 @@ def compare(
     *,
     ads: Path | None,
     events: Path | None,
-    presets: str,
+    presets: Sequence[str],
     seeds: int,
     levels: int,
     codebook_size: int,
     ablate: bool,
-    with_repulsion: str,
+    with_repulsion: Sequence[str],
     reference: str,
     budget_settings: Sequence[str],
     name: str,
@@ -100,17 +100,13 @@ def compare(
         sample = sample_files(Path("runs/sample"))
         ads, events = sample.ads, sample.events
     budget = Budget().override(budget_settings)
-    variants = choose_variants(_names(presets), ablate, _names(with_repulsion))
+    variants = choose_variants(presets, ablate, with_repulsion)
     shared = shared_spec(data_fingerprint(ads, events), budget, levels, codebook_size)
     cells = [make_cell(variant, seed, shared) for seed in range(seeds) for variant in variants]
     failed = train_cells(comparison, console, cells, ads, events, memory_limit_gb, jobs)
     if len(failed) == len(cells):
         return [], failed
     return report_cells(comparison, console, table_of(shared)), failed
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def train_cells(
@@ -335,7 +331,7 @@ def _train(
 
 
 def _is_current(cell: FinishedCell) -> bool:
-    """Whether today's presets would train the same cell."""
+    """Whether today's presets have the same settings."""
     variant = Variant(cell.record["preset"], cell.record["ablation"])
     if variant.preset not in PRESETS:
         return False

@@ -23,19 +23,20 @@ class BatchEncoder:
     """Encodes batches of ads, each padded to one number of rows.
 
     A matrix product may round differently at another batch size, and a rounding can flip a nearest
-    code. With one shape an ad's codes are its own, whatever ads come with it. One shape is also
-    one traced graph, and outputs that nobody asked for are not computed.
+    code. With one shape that is left to the place in the batch: on CPUs with AVX-512 TensorFlow's
+    matrix product rounds its last rows, and those at a thread's edge, another way in the last bit.
+    One shape is also one traced graph, and outputs that nobody asked for are not computed.
 
     Args:
         tokenizer: A trained tokenizer.
         batch_rows: Rows that every batch is padded to.
         outputs: Which outputs of the tokenizer to compute.
-        alternatives: Code tuples per ad to give as the output `alternatives`, best first, which
-            `Quantizer.ranked_codes` explains; 0 for none.
+        alternatives: Next-best code tuples per ad to give as the output `alternatives`, best first
+            and without the ad's own codes (`Quantizer.ranked_codes`); 0 for none.
 
     Raises:
-        ValueError: `batch_rows` is below 1, `alternatives` is negative, or the tokenizer has no
-            such output.
+        ValueError: `batch_rows` is below 1, `alternatives` is negative or not below the number of
+            code tuples there are, or the tokenizer has no such output.
 
     Example:
 
@@ -55,6 +56,12 @@ class BatchEncoder:
             raise ValueError(f"batch_rows must be at least 1, got {batch_rows}.")
         if alternatives < 0:
             raise ValueError(f"alternatives must not be negative, got {alternatives}.")
+        others = tokenizer.codebook_size**tokenizer.levels - 1
+        if alternatives > others:
+            raise ValueError(
+                f"alternatives must be at most {others}: {tokenizer.levels} codes of "
+                f"{tokenizer.codebook_size} values have no more others, got {alternatives}."
+            )
         known = ("codes", "embedding", "sid_embedding", "z")
         unknown = sorted(set(outputs) - set(known))
         if unknown or not outputs:
@@ -121,8 +128,8 @@ class SelectedOutputs(keras.Model):
         encoded = self.tokenizer(features, training=False)
         selected = {name: encoded[name] for name in self.selected}
         if self.alternatives:
-            ranked = self.tokenizer.quantizer.ranked_codes(encoded["z"], self.alternatives)
-            selected["alternatives"] = ranked
+            ranked = self.tokenizer.quantizer.ranked_codes(encoded["z"], self.alternatives + 1)
+            selected["alternatives"] = ranked[:, 1:]
         return selected
 
 

@@ -19,7 +19,13 @@ COLLABORATIVE = "collaborative_embedding"
 COLLABORATIVE_DIM = 64
 """Size of those vectors."""
 
-_RESERVED = ("ad_id", "ad_row", "category", "numeric", "numeric_present", "summary_tokens")
+ESCAPE_CODE = "escape_code"
+"""Feature of a training batch, int32 `[2B]`: the last code an ad shall have; -1 for any."""
+
+_RESERVED = (
+    *("ad_id", "ad_row", "category", "numeric", "numeric_present", "summary_tokens"),
+    ESCAPE_CODE,
+)
 
 _Self = TypeVar("_Self", bound="_Json")
 

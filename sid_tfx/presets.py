@@ -241,7 +241,7 @@ def build(
     if issubclass(kind, ParallelQuantizer):
         dim = made_encoder.embedding_dim
     options = {**chosen.quantizer[1], **(quantizer or {})}
-    if made_encoder.coarse_dim and issubclass(kind, ResidualQuantizer):
+    if made_encoder.coarse_dim and levels > 1 and issubclass(kind, ResidualQuantizer):
         options.setdefault("coarse_dim", made_encoder.coarse_dim)
     made_quantizer = kind(levels, codebook_size, dim, seed=seed + 1, **options)
     tokenizer = SidTokenizer(

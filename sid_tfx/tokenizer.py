@@ -132,6 +132,18 @@ class SidTokenizer(keras.Model):
             )
         self.encoder, self.quantizer = encoder, quantizer
         weights = check_weights(loss_weights, encoder, quantizer)
+        if weights["escape"] and not mine_conflicts:
+            raise ValueError(
+                "The loss term 'escape' needs mine_conflicts=True, which finds the codes that ads "
+                "move to; set it, or loss_weights={'escape': 0.0}."
+            )
+        if decay_exploration and not hasattr(quantizer, "exploration"):
+            raise ValueError(
+                "decay_exploration=True needs a quantizer with gradient='gumbel'; nothing else "
+                "explores."
+            )
+        if not all(0.0 < share <= 1.0 for share in refits):
+            raise ValueError(f"refits must hold shares of the epochs in (0, 1], got {refits}.")
         objective: dict[str, Any] = {
             "temperature": temperature,
             "beta": beta,
@@ -355,6 +367,9 @@ class SidTokenizer(keras.Model):
             given = {type(callback) for callback in callbacks}
             needed = [c for c in self._callbacks(x, first) if type(c) not in given]
             callbacks = writers_first([*needed, *callbacks])
+            for callback in callbacks:
+                if isinstance(callback, ConflictMining):
+                    callback.prepare(self)
         if isinstance(x, keras.utils.PyDataset):
             # Keras would shuffle batches by the global random state; PairBatches shuffles ads.
             kwargs.setdefault("shuffle", False)
@@ -368,7 +383,7 @@ class SidTokenizer(keras.Model):
         if first and self.refits:
             needed.append(CodebookRefit(sample_features(x, _INITIALIZATION_ROWS), self.refits))
         if self.mine_conflicts and isinstance(x, PairBatches):
-            needed.append(ConflictMining(x, escape="escape" in self.objective.terms))
+            needed.append(ConflictMining(x))
         schedule = keras.optimizers.schedules.LearningRateSchedule
         if self.decay_learning_rate and not isinstance(self.optimizer._learning_rate, schedule):
             needed.append(LearningRateDecay())
@@ -381,7 +396,11 @@ class SidTokenizer(keras.Model):
     def _predict(
         self, features: Mapping[str, np.ndarray], batch_size: int
     ) -> dict[str, np.ndarray]:
-        inputs = {name: features[name] for name in self.schema.input_features()}
+        names = self.schema.input_features()
+        missing = [name for name in names if name not in features]
+        if missing:
+            raise ValueError(f"The tokenizer needs the features {missing}, got {sorted(features)}.")
+        inputs = {name: features[name] for name in names}
         return self.predict(inputs, batch_size=batch_size, verbose=0)
 
     def encode(
@@ -395,6 +414,9 @@ class SidTokenizer(keras.Model):
 
         Returns:
             `codes`, `embedding`, `sid_embedding` and `z`, as `call` says, `[N, ...]`.
+
+        Raises:
+            ValueError: A feature is missing.
         """
         return self._predict(features, batch_size)
 

@@ -14,6 +14,7 @@ VECTORS = (_RNG.normal(size=(200, 7)) @ _RNG.normal(size=(7, 7)) * 0.4).astype("
 VECTOR_CASES: list[tuple[str, dict[str, Any]]] = [
     ("residual", {}),
     ("residual", {"assignment": "cosine"}),
+    ("residual", {"assignment": "cosine", "initialization": "balanced_kmeans"}),
     ("residual", {"coarse_dim": 4, "initialization": "balanced_kmeans"}),
     ("residual", {"assignment": "sinkhorn", "gradient": "rotation"}),
     ("residual", {"gradient": "gumbel", "temperature": 0.1}),

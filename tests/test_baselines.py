@@ -30,6 +30,10 @@ def test_popularity_by_hand():
     assert rows.tolist() == [[3, 1, 4, -1], [0, 1, 2, 4]]
 
 
+def test_events_of_ads_that_the_catalogue_lacks_count_nowhere():
+    assert sequences([[-1, 2], [2, 0, -1]]).popularity(4).tolist() == [1, 0, 2, 0]
+
+
 def test_knn_by_hand():
     # Window 3: 0->1, 0->2, 0->3, 1->2, 1->3, 1->4, 2->3, 2->4, 3->4 of the first history and
     # 0->2, 2->1, 0->1 of the second.

@@ -80,6 +80,14 @@ def test_packed_batches_are_nearly_full():
         assert np.mean([batch["segments"] > 0 for (batch,) in everything(batches)]) > least
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_log_that_deletion_may_empty_still_makes_batches(seed):
+    log = Sequences(np.array([0, 2]), np.array([4, 5], np.int32), np.array([1, 2]))
+    batches = SequenceBatches(log, seed=seed, deletion=0.5)
+    assert len(batches) == 1
+    assert batches[0][0]["histories"].ndim == 2
+
+
 def test_deletion_leaves_ads_out_at_random_and_their_histories_in_order():
     log = random_sequences(0)
     batches, again = (SequenceBatches(log, 16, 320, 3, 0.3) for _ in range(2))

@@ -295,6 +295,14 @@ def test_an_unknown_file_type_is_refused(tmp_path):
         load_ads(tmp_path / "ads.xlsx")
 
 
+def test_a_preprocessor_that_knows_no_ads_says_so():
+    ads = load_ads(pd.DataFrame({"ad_id": ["a"], "title": ["x"]}))
+    with pytest.raises(RuntimeError, match=r"call adapt\(ads\) first"):
+        AdPreprocessor(ads.schema).transform(ads)
+    with pytest.raises(RuntimeError, match="adapt"):
+        _ = AdPreprocessor(ads.schema).sizes
+
+
 EVENT = {"user_id": ["u"], "ad_id": ["a"], "timestamp": [5]}
 
 
@@ -312,6 +320,11 @@ EVENT = {"user_id": ["u"], "ad_id": ["a"], "timestamp": [5]}
 def test_bad_events_are_refused_with_the_reason(change, message):
     with pytest.raises(ValueError, match=message):
         load_events(pd.DataFrame(EVENT | change))
+
+
+def test_a_missing_weight_is_one_that_nobody_knows():
+    log = pd.DataFrame({key: value * 2 for key, value in EVENT.items()} | {"weight": [3.0, None]})
+    assert load_events(log)["weight"].tolist() == [3.0, 0.0]
 
 
 def test_events_of_unknown_ads_are_dropped_and_counted():

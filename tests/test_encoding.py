@@ -50,8 +50,9 @@ def test_an_ads_outputs_are_the_same_to_the_last_bit_in_any_company(tokenizer):
 def test_alternatives_are_the_ranked_codes(tokenizer):
     features = catalogue(ROWS)
     found = BatchEncoder(tokenizer, 64, ("codes",), alternatives=4)(features)
-    np.testing.assert_array_equal(found["alternatives"], tokenizer.ranked_codes(features, 4))
-    np.testing.assert_array_equal(found["alternatives"][:, 0], found["codes"])
+    ranked = tokenizer.ranked_codes(features, 5)
+    np.testing.assert_array_equal(found["alternatives"], ranked[:, 1:])
+    np.testing.assert_array_equal(found["codes"], ranked[:, 0])
 
 
 def test_a_stream_takes_a_batch_only_when_it_is_asked_for_the_next(tokenizer):
@@ -99,6 +100,9 @@ def test_bad_arguments_are_refused(tokenizer, tmp_path):
         BatchEncoder(tokenizer, outputs=("code",))
     with pytest.raises(ValueError, match="alternatives must not be negative, got -1"):
         BatchEncoder(tokenizer, alternatives=-1)
+    others = tokenizer.codebook_size**tokenizer.levels - 1
+    with pytest.raises(ValueError, match=f"at most {others}"):
+        BatchEncoder(tokenizer, alternatives=others + 1)
     with pytest.raises(ValueError, match="hold no ad"):
         BatchEncoder(tokenizer)(catalogue(0))
     with pytest.raises(ValueError, match=r"needs the features .*'category'"):

@@ -45,6 +45,19 @@ def test_each_level_takes_the_nearest_code_of_what_is_left():
         residual = residual - book[nearest]
 
 
+@pytest.mark.parametrize(("name", "options"), VECTOR_CASES)
+def test_the_code_that_fits_best_is_the_one_chosen(name, options):
+    quantizer = fitted_case(name, options)
+    out = quantizer(VECTORS)
+    fits = quantizer.last_fits(out.inputs[:, -1])
+    np.testing.assert_array_equal(np.argmax(fits, axis=1), out.codes[:, -1])
+
+
+def test_a_coarse_part_without_a_level_to_see_it_is_refused():
+    with pytest.raises(ValueError, match=r"coarse_dim=4 .* levels=1"):
+        ResidualQuantizer(1, 8, 7, coarse_dim=4)
+
+
 def test_levels_before_the_last_see_the_coarse_part_alone():
     quantizer = new_case("residual", {"coarse_dim": 4})
     quantizer.initialize(VECTORS)

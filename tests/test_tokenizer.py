@@ -11,9 +11,8 @@ from sid_tfx.callbacks import (
     SidHealth,
 )
 from sid_tfx.datasets.pairs import PairBatches
-from sid_tfx.features import AdSchema, FeatureSizes
+from sid_tfx.features import ESCAPE_CODE, AdSchema, FeatureSizes
 from sid_tfx.fingerprint import fingerprint
-from sid_tfx.losses.escape import ESCAPE_CODE
 from sid_tfx.metrics.sid_quality import sid_quality
 from sid_tfx.tokenizer import SidTokenizer
 from tests.ad_fixtures import catalogue, pairs, small_tokenizer
@@ -185,7 +184,8 @@ def test_repulsion_acts_on_what_the_last_level_quantizes(ads):
 def test_colliding_ads_but_the_best_get_a_free_code_of_their_own(ads):
     data, model = batches(ads, 150), eager(codebook_size=8)
     model.initialize(ads)
-    mining = ConflictMining(data, escape=True)
+    mining = ConflictMining(data)
+    mining.prepare(model)
     mining.set_model(model)
     mining.set_params({"epochs": 2})
     assert (data.features[ESCAPE_CODE] == -1).all()
@@ -199,7 +199,9 @@ def test_colliding_ads_but_the_best_get_a_free_code_of_their_own(ads):
     ).all()
     codes[moved, 2] = wanted[moved]
     assert len(np.unique(codes, axis=0)) == len(sizes) + moved.sum()
+    batch = data[0][0]["ad_row"]
     mining.on_train_end()
+    assert (data[0][0]["ad_row"] != batch).any(), "batches would stay full of collisions"
     assert (data.features[ESCAPE_CODE] == -1).all(), "evaluate would count codes of the past"
 
 
@@ -226,8 +228,34 @@ def test_given_callbacks_replace_the_defaults_of_their_kind(ads):
     data = batches(ads, 150)
     revival = DeadCodeRevival(every=1, threshold=0.99)
     model = eager()
-    model.fit(data, epochs=1, verbose=0, callbacks=[revival, ConflictMining(data, escape=True)])
+    model.fit(data, epochs=1, verbose=0, callbacks=[revival, ConflictMining(data)])
     assert revival.revived > 0
+
+
+def test_a_given_mining_feeds_the_escape_term_too(ads):
+    data = batches(ads, 150)
+    history = eager(codebook_size=4).fit(
+        data, epochs=2, verbose=0, callbacks=[ConflictMining(data, replay=0.5)]
+    )
+    assert history.history["escape"][0] == 0.0 < history.history["escape"][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mine_conflicts": False}, "'escape' needs mine_conflicts=True"),
+        ({"decay_exploration": True}, "gradient='gumbel'"),
+        ({"refits": (0.5, 1.5)}, r"refits .* \(0, 1\]"),
+    ],
+)
+def test_what_would_be_left_undone_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        small_tokenizer(**arguments)
+
+
+def test_ads_without_their_features_are_refused(ads):
+    with pytest.raises(ValueError, match=r"needs the features \['title_tokens'"):
+        eager().encode({"category": ads["category"]})
 
 
 def test_sid_health_logs_the_catalogues_collisions(ads):

@@ -73,6 +73,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """Runs the Beam pass and builds the catalogue."""
         from sid_tfx.bundle import read_metadata
         from sid_tfx.catalog import SidCatalog
+        from sid_tfx.catalog_arrays import from_lists
 
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
@@ -80,8 +81,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         catalog_artifact = artifact_utils.get_single_instance(output_dict["catalog"])
         model_dir = os.path.join(tokenizer_uri, "Format-Serving")
         metadata = read_metadata(model_dir)
-        alternatives = exec_properties["alternatives"]
         levels = metadata["levels"]
+        # A small codebook has fewer code tuples than may be asked for.
+        alternatives = min(exec_properties["alternatives"], metadata["codebook_size"] ** levels - 1)
 
         # Shards of raw codes are scratch, so they lie in the executor's own temporary folder.
         scratch = os.path.join(self._get_tmp_dir(), "encoded")
@@ -108,11 +110,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         )
         ads = {
             "ad_ids": np.array(encoded["ad_id"].to_pylist(), dtype=str),
-            "codes": _matrix(encoded["codes"], levels),
-            "embeddings": _matrix(encoded["embedding"], metadata["embedding_dim"]),
-            "alternatives": _matrix(encoded["alternatives"], levels * alternatives).reshape(
-                -1, alternatives, levels
-            ),
+            "codes": from_lists(encoded["codes"], levels, np.int32),
+            "embeddings": from_lists(encoded["embedding"], metadata["embedding_dim"], np.float32),
+            "alternatives": from_lists(
+                encoded["alternatives"], levels * alternatives, np.int32
+            ).reshape(-1, alternatives, levels),
         }
         if input_dict.get("previous"):
             previous = SidCatalog.load(artifact_utils.get_single_uri(input_dict["previous"]))
@@ -172,8 +174,3 @@ def _schema(levels: int, embedding_dim: int, alternatives: int) -> pa.Schema:
             "alternatives": pa.list_(pa.int32(), levels * alternatives),
         }
     )
-
-
-def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return np.concatenate(chunks).reshape(-1, width)

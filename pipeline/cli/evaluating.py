@@ -145,6 +145,8 @@ def evaluate_tokenizers(json_path: Path | None, **options: Any) -> None:
     from pipeline.compare_tokenizers import compare
     from pipeline.comparison.records import write_records
 
+    for several in ("presets", "with_repulsion"):
+        options[several] = _names(options[several])
     records, failed = compare(console, **options)
     if json_path:
         write_records(records, json_path)

@@ -70,7 +70,9 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One training: a variant, a seed, and everything else that its figures depend on.
+    """One training: a variant, a seed, and the settings and data that its figures depend on.
+
+    The library's code is none of them: a record names the source it was made by.
 
     Args:
         variant: The row it belongs to.
@@ -84,7 +86,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """16 hex digits that change with anything the figures depend on."""
+        """16 hex digits that change with any setting and with the data."""
         return _hash(self.spec)
 
     @property

@@ -276,6 +276,7 @@ def _tokenize(
         splits.train.rows,
         alpha=pairs.alpha,
         top_k=pairs.top_k,
+        max_users_per_item=pairs.max_users_per_ad,
         single_users=pairs.single_users,
     )
     given = settings.build_arguments()

@@ -19,13 +19,15 @@ class CollapseGuard(keras.callbacks.Callback):
         stop: Whether training stops; else a warning is given.
 
     Raises:
-        ValueError: `distinct_sids` is not in (0, 1].
+        ValueError: `distinct_sids` is not in (0, 1], or `after` is negative.
     """
 
     def __init__(self, distinct_sids: float = 0.5, after: int = 1, stop: bool = False) -> None:
         super().__init__()
         if not 0.0 < distinct_sids <= 1.0:
             raise ValueError(f"distinct_sids must be in (0, 1], got {distinct_sids}.")
+        if after < 0:
+            raise ValueError(f"after must not be negative, got {after}.")
         self.distinct_sids = distinct_sids
         self.after = after
         self.stop = stop

@@ -1,13 +1,18 @@
 """Conflict mining: colliding ads meet in one batch, and get free codes to move to."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from sid_tfx.datasets.pairs import PairBatches
-from sid_tfx.losses.escape import ESCAPE_CODE
+from sid_tfx.features import ESCAPE_CODE
+
+if TYPE_CHECKING:
+    from sid_tfx.tokenizer import SidTokenizer
 
 _CHOICES = 32
 """Nearest codes of the last level among which a free one is looked for."""
@@ -17,7 +22,8 @@ class ConflictMining(keras.callbacks.Callback):
     """Lets ads whose semantic IDs collide meet in one batch, where HaMR can part them.
 
     Two given ads of a catalogue of N meet in a random batch of B once in N / B epochs, so without
-    this HaMR hardly ever sees a collision that is left.
+    this HaMR hardly ever sees a collision that is left. Where the tokenizer has the term `escape`
+    (`CollisionEscape`), all but the best-placed ad of a collision also get a free code to move to.
 
     Args:
         batches: What `fit` trains on.
@@ -25,11 +31,9 @@ class ConflictMining(keras.callbacks.Callback):
             in an epoch.
         every: Epochs between two looks at all ads' codes.
         batch_size: Ads encoded at a time.
-        escape: Whether all but the best-placed ad of a collision also get a free code to move to,
-            which the term `escape` reads (`CollisionEscape`).
 
     Raises:
-        ValueError: `every` is below 1, or `replay` is not in [0, 1).
+        ValueError: `every` or `batch_size` is below 1, or `replay` is not in [0, 1).
     """
 
     def __init__(
@@ -38,21 +42,31 @@ class ConflictMining(keras.callbacks.Callback):
         replay: float = 0.25,
         every: int = 1,
         batch_size: int = 1024,
-        escape: bool = False,
     ) -> None:
         super().__init__()
         if not 0.0 <= replay < 1.0:
             raise ValueError(f"replay must be in [0, 1), got {replay}.")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}.")
+        for name, value in {"every": every, "batch_size": batch_size}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
         self.batches = batches
         self.replay = replay
         self.every = every
         self.batch_size = batch_size
-        self.escape = escape
-        if escape:
-            # Batches keep one structure from the first on.
-            batches.features[ESCAPE_CODE] = np.full(batches.rows, -1, np.int32)
+        self.escapes = False
+
+    def prepare(self, tokenizer: SidTokenizer) -> None:
+        """Gives the batches what the tokenizer's terms read; `SidTokenizer.fit` calls it.
+
+        Batches must have one structure from the first on, and Keras looks at the first before any
+        callback runs.
+        """
+        self.escapes = "escape" in tokenizer.objective.terms
+        if self.escapes:
+            self._want(np.full(self.batches.rows, -1, np.int32))
+
+    def _want(self, codes: np.ndarray) -> None:
+        self.batches.features[ESCAPE_CODE] = codes
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Groups the next epochs' batches by this epoch's codes."""
@@ -60,15 +74,16 @@ class ConflictMining(keras.callbacks.Callback):
             encoded = self.model.encode(self.batches.features, self.batch_size)
             groups = conflict_groups(encoded["codes"], encoded["z"])
             self.batches.regroup(groups, self.replay)
-            if self.escape:
-                self.batches.features[ESCAPE_CODE] = self._escapes(encoded, groups)
+            if self.escapes:
+                self._want(self._escape_codes(encoded, groups))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Takes back the codes to move to: they are of an epoch before the last."""
-        if self.escape:
-            self.batches.features[ESCAPE_CODE] = np.full(self.batches.rows, -1, np.int32)
+        """Leaves the batches as they came: random, and no ad has to move."""
+        self.batches.regroup(np.arange(self.batches.rows))
+        if self.escapes:
+            self._want(np.full(self.batches.rows, -1, np.int32))
 
-    def _escapes(self, encoded: dict[str, np.ndarray], groups: np.ndarray) -> np.ndarray:
+    def _escape_codes(self, encoded: dict[str, np.ndarray], groups: np.ndarray) -> np.ndarray:
         """Returns the last code that each ad shall move to, int32 `[N]`, -1 for none."""
         crowded = np.flatnonzero(np.bincount(groups)[groups] > 1)
         own, nearest = [], []

@@ -77,7 +77,8 @@ class LearningRateDecay(LogWriter):
     an epoch, so the last epochs all but stand still. Logs `learning_rate`.
 
     Args:
-        final_share: Learning rate of the end relative to that of the start.
+        final_share: Learning rate that the cosine falls to, relative to that of the start. It is
+            reached after the last epoch: of E epochs the last has about (1.6 / E)² more.
 
     Raises:
         ValueError: `final_share` is not in (0, 1].

@@ -126,10 +126,10 @@ def load_events(source: str | Path | pd.DataFrame, ads: AdTable | None = None) -
     frame["timestamp"] = seconds.astype(np.int64)
     if "weight" in frame:
         weight = pd.to_numeric(frame["weight"], errors="coerce")
-        # A missing weight is an ordinary event; -1 stands for it in the check only.
+        # 0 is a weight that nobody knows, in the pipeline too.
         wrong = (weight < 0) | np.isinf(weight) | (weight.isna() & frame["weight"].notna())
         _refuse(frame, "weight", wrong, "events", "must be a finite number of at least 0")
-        frame["weight"] = weight.fillna(1.0).astype(np.float32)
+        frame["weight"] = weight.fillna(0.0).astype(np.float32)
     if ads is not None:
         known = frame["ad_id"].isin(ads.ad_ids)
         if not known.all():

@@ -116,7 +116,8 @@ class SequenceBatches(_Batches):
         self._ids = self.pieces.ids()
         self._owner = np.repeat(np.arange(len(self.pieces)), self.pieces.lengths)
         self.row_length = row_length
-        rows = len(self._packed())
+        # An epoch of a few short histories may lose them all to deletion.
+        rows = max(1, len(self._packed()))
         if deletion:
             rows = int(np.ceil(rows * (1 + _SLACK)))
         # A log that fills less than a batch makes a smaller one.

@@ -40,6 +40,7 @@ class AdPreprocessor:
         self.categorical: dict[str, Vocabulary] = {}
         self._mean = np.zeros(len(schema.numeric))
         self._deviation = np.ones(len(schema.numeric))
+        self._adapted = False
 
     def adapt(self, ads: AdTable) -> "AdPreprocessor":
         """Learns from ads; what was learned before is forgotten.
@@ -66,11 +67,13 @@ class AdPreprocessor:
         present = np.maximum(np.isfinite(values).sum(axis=0), 1)
         self._mean = np.nansum(values, axis=0) / present
         self._deviation = np.sqrt(np.nansum((values - self._mean) ** 2, axis=0) / present)
+        self._adapted = True
         return self
 
     @property
     def sizes(self) -> FeatureSizes:
-        """Vocabulary sizes, for the models."""
+        """Vocabulary sizes, for the models; a `RuntimeError` before `adapt`."""
+        self._check_adapted()
         return FeatureSizes(
             text=self.words.size if self.words else 0,
             category=self.category.size if self.category else 0,
@@ -85,7 +88,11 @@ class AdPreprocessor:
 
         Returns:
             Feature name -> array `[ads, ...]`, as `AdSchema.features()` declares them.
+
+        Raises:
+            RuntimeError: `adapt` was not called.
         """
+        self._check_adapted()
         batches = [self._ids(batch) for batch in self._string_fields(ads)]
         features = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
         if self.schema.numeric:
@@ -93,6 +100,10 @@ class AdPreprocessor:
         for column, size in self.schema.dense.items():
             features[column] = _vectors(ads.frame[column], size)
         return {name: features[name] for name in self.schema.features()}
+
+    def _check_adapted(self) -> None:
+        if not self._adapted:
+            raise RuntimeError("The preprocessor knows no ads yet: call adapt(ads) first.")
 
     def _string_fields(self, ads: AdTable) -> Iterator[fields.StringFields]:
         wanted = {*self.schema.text, *self.schema.categorical, fields.SUMMARY, fields.ADVERTISER}

@@ -107,8 +107,8 @@ class Sequences:
         )
 
     def popularity(self, num_ads: int) -> np.ndarray:
-        """int64 `(num_ads,)`: events per catalogue row."""
-        return np.bincount(self.rows, minlength=num_ads)
+        """int64 `(num_ads,)`: events per catalogue row; row -1, an ad not in it, counts nowhere."""
+        return np.bincount(self.rows[self.rows >= 0], minlength=num_ads)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

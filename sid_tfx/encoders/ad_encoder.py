@@ -277,10 +277,6 @@ class AdEncoder(keras.layers.Layer):
         states = self.norm(states)
         return AdStates(sid_states=states[:, :-1], embedding_state=states[:, -1])
 
-    def compute_output_shape(self, input_shape: Any) -> AdStates:
-        """Returns the shapes of `AdStates`."""
-        return AdStates((None, self.levels, self.dim), (None, self.dim))
-
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, JSON-able."""
         return {

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.directions import to_unit
 from sid_tfx.encoders.latent import Latent, check_sizes
 from sid_tfx.encoders.state import StateEncoder, by_level
 from sid_tfx.features import AdSchema, FeatureSizes
@@ -145,24 +146,25 @@ class JointEncoder(StateEncoder):
             `Latent`; `vectors` of length 1.
         """
         states = self.tower(features, training=training)
-        embedding = ops.stop_gradient(self.embed(states))
+        embedding = self.embed(states)
         # Repulsion by cosine has no force between vectors that are almost equal. Without the
         # common part that all ads share, near-equal ads start apart, and codes fill the sphere.
         detail = self.centering(self._combine(states.sid_states, features), training=training)
         # On the sphere no term can win by shrinking the vectors, which is how commitment collapses
         # them.
-        detail = self.detail_length * ops.normalize(detail, axis=-1)
-        vectors = ops.concatenate([embedding, detail], axis=-1)
+        detail = self.detail_length * to_unit(detail)
+        vectors = ops.concatenate([ops.stop_gradient(embedding), detail], axis=-1)
         vectors = vectors / np.hypot(1.0, self.detail_length)
-        return self.latent(states, vectors, by_level(self.level_heads, states.sid_states))
+        level_vectors = by_level(self.level_heads, states.sid_states)
+        return self.latent(states, embedding, vectors, level_vectors)
 
     def _combine(self, sid_states: Any, features: Mapping[str, Any]) -> Any:
         """Returns the sum of the levels' and the vector columns' parts, float `[B, detail_dim]`."""
-        parts = ops.normalize(by_level(self.code_heads, sid_states), axis=-1)
+        parts = to_unit(by_level(self.code_heads, sid_states))
         lengths = np.power(self.level_decay, np.arange(self.levels), dtype="float32")
         combined = ops.sum(parts * lengths[:, None], axis=1)
         for column, head in self.vector_heads.items():
-            combined += self.vector_length * ops.normalize(head(features[column]), axis=-1)
+            combined += self.vector_length * to_unit(head(features[column]))
         return combined
 
     def adapt(self, features: Mapping[str, np.ndarray], batch_size: int = 512) -> None:

@@ -73,17 +73,6 @@ class LatentEncoder(keras.layers.Layer, abc.ABC):
             batch_size: Ads encoded at a time.
         """
 
-    def compute_output_shape(self, input_shape: Any) -> Latent:
-        """Returns the shapes of `Latent`."""
-        levels = self.levels
-        return Latent(
-            (None, self.latent_dim),
-            (None, self.embedding_dim),
-            (None, self.target_dim),
-            (None, levels + 1, self.state_dim) if self.state_dim else None,
-            (None, levels, self.level_dim) if self.level_dim else None,
-        )
-
 
 def check_sizes(**sizes: int) -> None:
     """Checks that each size is at least 1.

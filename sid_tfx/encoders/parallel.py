@@ -102,4 +102,5 @@ class ParallelEncoder(StateEncoder):
         """
         states = self.tower(features, training=training)
         logits = by_level(self.logit_heads, states.sid_states)
-        return self.latent(states, ops.reshape(logits, (-1, self.latent_dim)), logits)
+        vectors = ops.reshape(logits, (-1, self.latent_dim))
+        return self.latent(states, self.embed(states), vectors, logits)

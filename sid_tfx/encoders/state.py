@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from sid_tfx.directions import to_unit
 from sid_tfx.encoders.ad_encoder import AdEncoder, AdStates
 from sid_tfx.encoders.latent import Latent, LatentEncoder, check_sizes
 from sid_tfx.features import AdSchema, FeatureSizes
@@ -71,17 +72,17 @@ class StateEncoder(LatentEncoder):
 
     def embed(self, states: AdStates) -> Any:
         """Returns the embedding of what the tower returned, float `[B, embedding_dim]`."""
-        return ops.normalize(self.embedding_head(states.embedding_state), axis=-1)
+        return to_unit(self.embedding_head(states.embedding_state))
 
-    def latent(self, states: AdStates, vectors: Any, level_vectors: Any) -> Latent:
-        """Completes what a subclass made of the SID states with the embedding and all states.
+    def latent(self, states: AdStates, embedding: Any, vectors: Any, level_vectors: Any) -> Latent:
+        """Puts together what a subclass made of the states.
 
         Args:
             states: What the tower returned.
+            embedding: What `embed` made of them.
             vectors: float `[B, latent_dim]`.
             level_vectors: float `[B, levels, level_dim]`.
         """
-        embedding = self.embed(states)
         return Latent(
             vectors=vectors,
             embedding=embedding,

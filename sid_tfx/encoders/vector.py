@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from sid_tfx.directions import to_unit
 from sid_tfx.encoders.latent import Latent, LatentEncoder, check_sizes
 from sid_tfx.features import COLLABORATIVE, AdSchema, FeatureSizes
 from sid_tfx.transformer import SeededLayers
@@ -112,11 +113,11 @@ class VectorEncoder(LatentEncoder):
         missing = [column for column in self.columns if column not in features]
         if missing:
             raise ValueError(f"VectorEncoder needs the features {missing}, got {sorted(features)}.")
-        parts = [ops.normalize(features[column], axis=-1) for column in self.columns]
+        parts = [to_unit(features[column]) for column in self.columns]
         vectors = item = ops.concatenate(parts, axis=-1)
         for layer in self.mlp:
             vectors = layer(vectors)
-        return Latent(vectors=vectors, embedding=ops.normalize(vectors, axis=-1), target=item)
+        return Latent(vectors=vectors, embedding=to_unit(vectors), target=item)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, JSON-able."""

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from sid_tfx.directions import to_unit
 from sid_tfx.losses.contrastive import MASKED, check_temperature
 from sid_tfx.transformer import SeededLayers
 
@@ -70,8 +71,8 @@ class CollaborativeAlignment(keras.layers.Layer):
             ad_row: int `[B]`, which ad a row is.
         """
         known = ops.any(ops.not_equal(collaborative, 0), axis=-1)
-        ours = ops.normalize(self.projection(quantized), axis=-1)
-        theirs = ops.normalize(ops.cast(collaborative, ours.dtype), axis=-1)
+        ours = to_unit(self.projection(quantized))
+        theirs = to_unit(ops.cast(collaborative, ours.dtype))
         logits = ops.matmul(ours, ops.transpose(theirs)) / self.temperature
         same_ad = ops.equal(ad_row[:, None], ad_row[None])
         other_row = ops.logical_not(ops.eye(ops.shape(ad_row)[0], dtype="bool"))

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from sid_tfx.directions import to_unit
+
 MASKED = -1e9
 """A logit that counts for nothing."""
 
@@ -96,7 +98,7 @@ class MultiGranularityContrastive(keras.layers.Layer):
             level_vectors: float `[B, L, D]`.
             labels: int `[B, L, C]`; rows with equal labels, none of them 0, are positives.
         """
-        unit = ops.normalize(ops.transpose(level_vectors, (1, 0, 2)), axis=-1)
+        unit = to_unit(ops.transpose(level_vectors, (1, 0, 2)))
         labels = ops.transpose(labels, (1, 2, 0))
         itself = ops.eye(ops.shape(unit)[1], dtype="bool")
         positive = ops.logical_and(
@@ -150,7 +152,7 @@ class DualTowerContrastive(keras.layers.Layer):
             vectors: float `[2B, D]`; row i pairs with row i + B.
             ad_row: int `[2B]`, which ad a row is.
         """
-        unit = ops.normalize(vectors, axis=-1)
+        unit = to_unit(vectors)
         pairs = ops.shape(unit)[0] // 2
         logits = ops.matmul(unit[:pairs], ops.transpose(unit[pairs:])) / self.temperature
         trigger = ad_row[:pairs]

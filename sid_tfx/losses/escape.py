@@ -5,9 +5,6 @@ from typing import Any
 import keras
 from keras import ops
 
-ESCAPE_CODE = "escape_code"
-"""Feature of a training batch, int32 `[2B]`: the last code an ad shall have; -1 for any."""
-
 
 @keras.saving.register_keras_serializable(package="sid_tfx")
 class CollisionEscape(keras.layers.Layer):

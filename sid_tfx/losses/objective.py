@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from sid_tfx.encoders.latent import LatentEncoder
-from sid_tfx.features import COLLABORATIVE, COLLABORATIVE_DIM, AdSchema
+from sid_tfx.features import COLLABORATIVE, COLLABORATIVE_DIM, ESCAPE_CODE, AdSchema
 from sid_tfx.losses.alignment import CollaborativeAlignment
 from sid_tfx.losses.contrastive import (
     DualTowerContrastive,
@@ -15,7 +15,7 @@ from sid_tfx.losses.contrastive import (
     granularity_labels,
 )
 from sid_tfx.losses.diversity import CodeDiversity
-from sid_tfx.losses.escape import ESCAPE_CODE, CollisionEscape
+from sid_tfx.losses.escape import CollisionEscape
 from sid_tfx.losses.reconstruction import CodebookCommitment, Reconstruction
 from sid_tfx.losses.repulsion import HammingMarginRepulsion
 from sid_tfx.losses.summary import SummaryReconstruction

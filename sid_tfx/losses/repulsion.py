@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.directions import to_unit
+
 # Odd numbers near 2^31: a product that wraps around spreads small codes over all of int32.
 _HASH = np.array([0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35, 0x27D4EB2F], np.uint32).astype(np.int32)
 
@@ -97,7 +99,7 @@ class HammingMarginRepulsion(keras.layers.Layer):
             codes: int `[2B, L]`.
             ad_row: int `[2B]`, which ad a row is; row i pairs with row i + B.
         """
-        unit = ops.normalize(vectors, axis=-1)
+        unit = to_unit(vectors)
         fixed = ops.stop_gradient(unit)
         codes = ops.cast(codes, "int32")
         rows = ops.shape(ad_row)[0]

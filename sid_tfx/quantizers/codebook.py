@@ -13,7 +13,7 @@ from sid_tfx.quantizers.slices import Slices
 def random_codes(slices: Slices, widths: list[int], size: int, seed: int) -> np.ndarray:
     """Returns random code vectors to start from, float32 `[L, K, W]`, zero past a level's width.
 
-    They are half as long at each further level that quantizes the same slice.
+    They are half as long at each further level that quantizes dimensions of a level before it.
 
     Args:
         slices: First dimension and end of what each level quantizes.
@@ -23,7 +23,10 @@ def random_codes(slices: Slices, widths: list[int], size: int, seed: int) -> np.
     """
     width = max(widths)
     codes = np.random.default_rng(seed).normal(size=(len(slices), size, width))
-    seen = [slices[:level].count(part) for level, part in enumerate(slices)]
+    seen = [
+        sum(first < stop and start < last for first, last in slices[:level])
+        for level, (start, stop) in enumerate(slices)
+    ]
     scale = 0.5 ** np.array(seen) / np.sqrt(widths)
     inside = np.arange(width) < np.array(widths)[:, None]
     return (codes * (inside * scale[:, None])[:, None]).astype("float32")

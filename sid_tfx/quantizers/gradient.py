@@ -5,7 +5,7 @@ from typing import Any
 
 from keras import ops
 
-from sid_tfx.quantizers.matching import unit
+from sid_tfx.directions import to_unit
 
 
 def straight_through(vectors: Any, quantized: Any) -> Any:
@@ -39,7 +39,7 @@ def rotation_trick(vectors: Any, quantized: Any) -> Any:
     turns = ops.logical_and(source_length > 1e-6, target_length > 1e-6)
     source = source / ops.maximum(source_length, 1e-6)
     target = target / ops.maximum(target_length, 1e-6)
-    middle = unit(source + target)
+    middle = to_unit(source + target)
     # Two Householder reflections: no [D, D] matrix for a vector.
     turned = (
         vectors

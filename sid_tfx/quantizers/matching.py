@@ -1,17 +1,8 @@
-"""How vectors and codes are compared."""
+"""Which code fits best."""
 
 from typing import Any
 
 from keras import ops
-
-
-def unit(vectors: Any) -> Any:
-    """Returns vectors of length 1, float `[..., D]`; a zero vector stays zero.
-
-    Unlike `ops.normalize`, its gradient at a zero vector is a number.
-    """
-    squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
-    return vectors * ops.rsqrt(ops.maximum(squares, 1e-12))
 
 
 def best(values: Any) -> Any:

@@ -54,6 +54,11 @@ class ResidualQuantizer(VectorQuantizer):
                 "vector, and distances don't turn. Use ProductQuantizer or "
                 "ResidualProductQuantizer, or leave it out."
             )
+        if coarse_dim is not None and levels < 2:
+            raise ValueError(
+                f"coarse_dim={coarse_dim} is for the levels before the last, and with "
+                f"levels={levels} there is none; leave it out."
+            )
         if coarse_dim is not None and not 1 <= coarse_dim < dim:
             raise ValueError(f"coarse_dim must be in [1, dim={dim} - 1], got {coarse_dim}.")
         slices = [(0, coarse_dim or dim)] * (levels - 1) + [(0, dim)]

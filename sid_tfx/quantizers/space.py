@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from sid_tfx.quantizers.matching import unit
+from sid_tfx.directions import to_unit
 from sid_tfx.quantizers.projection import Projection
 from sid_tfx.quantizers.rotation import OrthogonalRotation
 from sid_tfx.quantizers.slices import Slices
@@ -52,8 +52,12 @@ class CodeSpace(NamedTuple):
         query = self.slice(residual, level)
         if self.projection is not None:
             query = self.projection.down(query, level)
-        matched = unit(query) if self.compare_unit else query
+        matched = self.match(query)
         return (query if self.projection is None else matched), matched
+
+    def match(self, query: Any) -> Any:
+        """Returns what a level quantizes as codes are compared with it, `[B, w]`."""
+        return to_unit(query) if self.compare_unit else query
 
     def scores(self, matched: Any, level: int) -> Any:
         """Returns how well each code of a level fits, float `[B, K]`; more is better.
@@ -112,7 +116,7 @@ def read_codes(
         soft: Whether the gradient of the choice reaches the codes.
     """
     books = ops.convert_to_tensor(codebooks)
-    compared = unit(books) if compare_unit else books
+    compared = to_unit(books) if compare_unit else books
     keys = compared if soft else ops.stop_gradient(compared)
     halves = (ops.sum(ops.square(keys), axis=-1) + offsets) / 2
     books = books if projection is None else compared

@@ -186,9 +186,12 @@ class VectorQuantizer(FittedQuantizer):
 
         Returns:
             float `[B, K]`, half of the squared distance that is left, negative, but for a part
-            that is the same for every code. The gradient reaches `inputs` alone.
+            that is the same for every code. The best is the code that `call` chose, unless
+            `sinkhorn` or `gumbel` did. The gradient reaches `inputs` alone.
         """
-        return self._space().scores(inputs[:, : self.code_widths[-1]], self.levels - 1)
+        space = self._space()
+        matched = space.match(inputs[:, : self.code_widths[-1]])
+        return space.scores(matched, self.levels - 1)
 
     def _space(self, soft: bool = False) -> CodeSpace:
         """Returns the codes of all levels; `soft` lets the choice's gradient reach them."""

@@ -94,6 +94,20 @@ def test_a_slow_limit_is_refused_with_its_number(servable, maker, tmp_path):
     assert "limit is at most 1e-06" in failed.sentence
 
 
+def test_a_servable_whose_recommend_fails_gets_a_verdict(servable, tmp_path):
+    histories = [AD_IDS[:HISTORY], AD_IDS[2:]]
+    wide = RequestMaker({"recommend": {"history": (-1, HISTORY + 2)}}, histories, [b""])
+    checks, p95 = _serve(str(servable), wide, LIMITS, str(tmp_path), "portable")
+    failed = {check.name: check for check in checks if not check.ok}
+    assert set(failed) == {
+        "portable_failed_signatures",
+        "portable_answered_share",
+        "portable_p95_ms",
+    }
+    assert "recommend: INVALID_ARGUMENT" in failed["portable_failed_signatures"].sentence
+    assert p95 == np.inf
+
+
 def test_a_servable_without_its_variables_does_not_pass(servable, maker, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(servable, broken)

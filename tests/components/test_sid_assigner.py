@@ -78,7 +78,11 @@ def test_catalogue_is_what_the_tokenizer_says_in_any_order(tmp_path, tokenizer):
     expected = tokenizer[0].encode(catalogue(ADS), batch_size=512)
     np.testing.assert_array_equal(forward.codes, expected["codes"])
     np.testing.assert_allclose(forward.embeddings, expected["embedding"], atol=1e-5)
-    assert forward.fingerprint == backward.fingerprint
+    # The last bits of an embedding may follow an ad's place in its batch (`BatchEncoder`), and the
+    # fingerprint is of every bit; the semantic IDs don't.
+    np.testing.assert_array_equal(backward.ad_ids, forward.ad_ids)
+    np.testing.assert_array_equal(backward.full_codes, forward.full_codes)
+    np.testing.assert_allclose(backward.embeddings, forward.embeddings, atol=1e-6)
     assert get_summary(artifact).startswith("700 ads, ")
 
 

@@ -48,7 +48,7 @@ def again(folder, only_report=False):
     console = Console(record=True, width=200)
     records, failed = compare(
         console, budget_settings=given.pop("budget"), **given, levels=3, ablate=False,
-        with_repulsion="", name="", memory_limit_gb=6.0, jobs=1, only_report=only_report,
+        with_repulsion=(), name="", memory_limit_gb=6.0, jobs=1, only_report=only_report,
     )  # fmt: skip
     assert failed == []
     return records, console.export_text()

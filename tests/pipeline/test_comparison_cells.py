@@ -285,9 +285,9 @@ def test_what_cannot_be_trained_is_refused_before_training(tmp_path):
     given = {"ads": ads, "events": events, "results": tmp_path / "results"}
     for change, words in (
         ({"events": None}, ["--ads", "--events"]),
-        ({"presets": "joint, rqvae"}, ["no preset 'rqvae'"]),
+        ({"presets": ["joint", "rqvae"]}, ["no preset 'rqvae'"]),
         # The market has no vectors for these to quantize; the joint one needs none.
-        ({"presets": "joint,rq_vae,quasid"}, ["rq_vae: ", "quasid: ", "embedding"]),
+        ({"presets": ["joint", "rq_vae", "quasid"]}, ["rq_vae: ", "quasid: ", "embedding"]),
     ):
         with pytest.raises(ConfigError) as caught:
             compare(Console(), **options(**{**given, **change}))

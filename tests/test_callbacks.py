@@ -23,6 +23,7 @@ from sid_tfx.losses import CodeDiversity
 pytestmark = pytest.mark.unit
 
 ADS = {"vector": np.random.default_rng(0).normal(size=(40, 4)).astype("float32")}
+BATCHES = PairBatches(ADS, np.zeros((0, 2)))
 HEALTH = ("collision_share", "largest_group", "entropy_nats")
 
 
@@ -167,9 +168,9 @@ def test_callbacks_work_with_a_quantizer_without_revival():
         (lambda: ExplorationDecay(schedule="step"), r"\['cosine', 'linear'\], got 'step'"),
         (lambda: DiversityRefresh(CodeDiversity(1, 8, 2), every=0), "every .* 0"),
         (lambda: SidHealth(ADS, every=0), "every .* 0"),
-        (lambda: ConflictMining(None, every=0), "every .* 0"),
-        (lambda: ConflictMining(None, replay=1.0), r"replay .* 1\.0"),
-        (lambda: ConflictMining(None, batch_size=0), "batch_size .* 0"),
+        (lambda: ConflictMining(BATCHES, every=0), "every .* 0"),
+        (lambda: ConflictMining(BATCHES, replay=1.0), r"replay .* 1\.0"),
+        (lambda: ConflictMining(BATCHES, batch_size=0), "batch_size .* 0"),
         (lambda: CollapseGuard(after=-1), "after .* -1"),
         (lambda: CollapseGuard(distinct_sids=0.0), r"distinct_sids .* 0\.0"),
         (lambda: DeadCodeRevival(threshold=1.0), r"threshold .* 1\.0"),

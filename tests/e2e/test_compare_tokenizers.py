@@ -46,9 +46,11 @@ def again(folder, only_report=False):
     """The same in this process; returns the records and what was printed."""
     given = arguments(folder)
     console = Console(record=True, width=200)
+    presets = given.pop("presets").split(",")
     records, failed = compare(
-        console, budget_settings=given.pop("budget"), **given, levels=3, ablate=False,
-        with_repulsion=(), name="", memory_limit_gb=6.0, jobs=1, only_report=only_report,
+        console, presets=presets, budget_settings=given.pop("budget"), **given, levels=3,
+        ablate=False, with_repulsion=(), name="", memory_limit_gb=6.0, jobs=1,
+        only_report=only_report,
     )  # fmt: skip
     assert failed == []
     return records, console.export_text()

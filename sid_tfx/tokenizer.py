@@ -367,9 +367,9 @@ class SidTokenizer(keras.Model):
             given = {type(callback) for callback in callbacks}
             needed = [c for c in self._callbacks(x, first) if type(c) not in given]
             callbacks = writers_first([*needed, *callbacks])
-            for callback in callbacks:
-                if isinstance(callback, ConflictMining):
-                    callback.prepare(self)
+        for callback in getattr(callbacks, "callbacks", callbacks):
+            if isinstance(callback, ConflictMining):
+                callback.prepare(self)
         if isinstance(x, keras.utils.PyDataset):
             # Keras would shuffle batches by the global random state; PairBatches shuffles ads.
             kwargs.setdefault("shuffle", False)

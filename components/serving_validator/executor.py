@@ -159,8 +159,9 @@ def _ask_recommend(
         try:
             response = stub.Predict(request, timeout=60)
         except grpc.RpcError:
-            # `_ask_every_signature` tells why: one bad servable must not break the verdict.
-            continue
+            # A bad servable must not break the verdict, and one that hangs must not hang it: the
+            # requests that are left count as not answered. `_ask_every_signature` tells why.
+            break
         latencies.append(1000 * (time.perf_counter() - begin))
         answered += int(tf.make_ndarray(response.outputs["count"])[0] > 0)
     return latencies, answered / requests

@@ -12,6 +12,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.example_gen.sniff import Sniffed, sniff_columns
 from components.example_gen.spec import IngestSpec
+from components.refusal import Refused
 from pipeline.config import Config, ConfigError
 from pipeline.schemas.derive import derive_schema, read_curated, write_schema
 from sid_tfx.features import AdSchema, FeatureSizes
@@ -36,17 +37,21 @@ class Columns:
     events_schema_file: Path | str
 
 
-def resolve(config: Config, schema_directory: Path | None = None) -> Columns:
+def resolve(
+    config: Config, schema_directory: Path | None = None, trained: AdSchema | None = None
+) -> Columns:
     """Looks at the head of both inputs and settles every open question of the configuration.
 
     Args:
         config: The run's configuration; `data.ads.path` and `data.events.path` are set.
         schema_directory: Where the data schemas are written; `<home>/schemas` by default.
+        trained: The columns that a tokenizer was trained on; they are used as they are, whatever
+            the files have beside them. None chooses them by `features`.
 
     Raises:
-        Refused: An input is missing, empty or lacks a mandatory column.
-        ConfigError: The configuration names a column that the ads lack, or a tokenizer that can't
-            be made for them.
+        Refused: An input is missing, empty or lacks a mandatory column, or one of `trained`.
+        ConfigError: The configuration names a column that the ads lack or uses one as what it
+            isn't, or a tokenizer or a recommender that can't be made for them.
     """
     data = config.data
     sniffed = sniff_columns(
@@ -63,18 +68,19 @@ def resolve(config: Config, schema_directory: Path | None = None) -> Columns:
                 f"recommender.context names {column!r}, which the events lack; they have "
                 f"{', '.join(sorted(events_sniffed.columns))}"
             )
-    schema = _ad_schema(config, sniffed)
+    schema = _ad_schema(config, sniffed) if trained is None else trained
+    if trained is not None:
+        _check_has(trained, sniffed, config)
     problem = tokenizer_problem(config.tokenizer.preset, schema, config.tokenizer.build_arguments())
     if problem:
         raise ConfigError(f"tokenizer: {problem}")
-    ads = IngestSpec.for_ads(
-        schema,
-        also_text=[column for column in ("title",) if column in sniffed.columns],
-        columns=data.ads.columns,
-        category_separator=data.ads.category_separator,
-        max_rejected_share=data.ads.max_rejected_share,
-        max_text_bytes=data.max_text_bytes,
+    settings = config.recommender
+    problem = recommender_problem(
+        {"max_history": settings.max_history, **settings.model_arguments()}
     )
+    if problem:
+        raise ConfigError(f"recommender: {problem}")
+    ads, ads_schema = _ads_ingest(config, sniffed, schema)
     events = IngestSpec(
         "events",
         columns=data.events.columns,
@@ -86,9 +92,28 @@ def resolve(config: Config, schema_directory: Path | None = None) -> Columns:
         schema,
         ads,
         events,
-        _write("ads", derive_schema(read_curated("ads"), _with_titles(schema, ads)), directory),
+        _write("ads", ads_schema, directory),
         _write("events", read_curated("events"), directory),
     )
+
+
+def _ads_ingest(
+    config: Config, sniffed: Sniffed, schema: AdSchema
+) -> tuple[IngestSpec, schema_pb2.Schema]:
+    """How ads are ingested, and the data schema that they must keep."""
+    data = config.data
+    try:
+        ads = IngestSpec.for_ads(
+            schema,
+            also_text=[column for column in ("title",) if column in sniffed.columns],
+            columns=data.ads.columns,
+            category_separator=data.ads.category_separator,
+            max_rejected_share=data.ads.max_rejected_share,
+            max_text_bytes=data.max_text_bytes,
+        )
+        return ads, derive_schema(read_curated("ads"), _with_titles(schema, ads))
+    except ValueError as error:
+        raise ConfigError(f"{data.ads.path}: {error}") from None
 
 
 def tokenizer_problem(preset: str, schema: AdSchema, arguments: dict[str, Any]) -> str:
@@ -110,6 +135,25 @@ def tokenizer_problem(preset: str, schema: AdSchema, arguments: dict[str, Any]) 
         build(preset, schema, sizes, **arguments)
     except (TypeError, ValueError) as error:
         return f"{preset}: {error}"
+    return ""
+
+
+def recommender_problem(arguments: dict[str, Any]) -> str:
+    """Makes a small recommender, as `tokenizer_problem` does a tokenizer.
+
+    Args:
+        arguments: As `SidRecommender` takes them, apart from the sizes of a catalogue.
+
+    Returns:
+        Why the recommender can't be made; empty where it can.
+    """
+    from sid_tfx.recommender import SidRecommender
+
+    sizes = {"num_ads": 2, "levels": 1, "codebook_size": 2, "dedup_size": 1, "content_size": 2}
+    try:
+        SidRecommender(**sizes, **arguments)
+    except (TypeError, ValueError) as error:
+        return str(error)
     return ""
 
 
@@ -140,6 +184,18 @@ def _ad_schema(config: Config, sniffed: Sniffed) -> AdSchema:
         raise ConfigError(
             f"{config.data.ads.path}: {error} It has {', '.join(sorted(sniffed.columns))}."
         ) from None
+
+
+def _check_has(trained: AdSchema, sniffed: Sniffed, config: Config) -> None:
+    wanted = [*trained.text, *trained.categorical, *trained.numeric, *trained.dense]
+    wanted += ["category_path"] if trained.category_depth else []
+    lacking = [column for column in wanted if column not in sniffed.columns]
+    if lacking:
+        raise Refused(
+            f"{config.data.ads.path} lacks {', '.join(lacking)}, which the last push was trained "
+            f"on; it has {', '.join(sorted(sniffed.columns))}. Name the file's own columns with "
+            "data.ads.columns, or train anew with `python pipeline.py run`."
+        )
 
 
 def _chosen(kind: str, wanted: list[str] | None, sniffed: Sniffed) -> tuple[str, ...]:

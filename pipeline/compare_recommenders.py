@@ -60,6 +60,8 @@ def compare(
         ConfigError: A method, a split or an input file that can't be used.
     """
     ads, events = (_file(config, name) for name in ("ads", "events"))
+    if unread := unread_keys(config):
+        _print(console, f"not read here, and at its default: {', '.join(unread)}", "yellow")
     name = ads.parent.name
     folder = results or RESULTS / name
     cells = make_cells(config, data_fingerprint(ads, events), methods, splits, seeds)
@@ -77,6 +79,18 @@ def compare(
     records.write_records([*found, *compared], path.with_suffix(".json"))
     _print(console, str(path))
     return [*found, *compared], failed
+
+
+def unread_keys(config: Config) -> list[str]:
+    """Lists what the configuration changes of the pipeline's models that cells don't follow.
+
+    Cells read files with `load_ads`, which chooses columns and vocabularies by itself.
+    """
+    given, default = config.model_dump(), Config().model_dump()
+    keys = [f"features.{name}" for name in default["features"]]
+    keys += ["pairs.max_ads_per_user", "catalog.alternatives", "servable.max_history"]
+    pairs = [(key, *key.split(".")) for key in keys]
+    return [key for key, part, name in pairs if given[part][name] != default[part][name]]
 
 
 def _file(config: Config, name: str) -> Path:

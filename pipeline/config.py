@@ -10,7 +10,7 @@ Example:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,7 +37,9 @@ class TableConfig(_Section):
     columns: dict[str, str] = Field(
         default_factory=dict, description="canonical column: the file's own column name"
     )
-    category_separator: str = Field(" > ", description="splits category_path where it is text")
+    category_separator: Annotated[str, Field(min_length=1)] = Field(
+        " > ", description="splits category_path where it is text"
+    )
     max_rejected_share: Share = Field(
         0.01, description="rejected rows past this share stop the run"
     )
@@ -48,12 +50,22 @@ class DataConfig(_Section):
 
     ads: TableConfig = TableConfig()
     events: TableConfig = TableConfig()
-    max_text_bytes: PositiveInt = Field(
+    max_text_bytes: Annotated[int, Field(ge=4)] = Field(
         20_000, description="longer text is trimmed, never rejected"
     )
     split: Literal["leave_one_out", "global_time", "all"] = "leave_one_out"
     validation_share: Share = Field(0.1, description="global_time: share of events, by time")
     test_share: Share = Field(0.1, description="global_time: share of events, the newest")
+
+    @pydantic.model_validator(mode="after")
+    def _check_shares(self) -> DataConfig:
+        shares = self.validation_share, self.test_share
+        if min(shares) <= 0 or sum(shares) >= 1:
+            raise ValueError(
+                f"validation_share={shares[0]} and test_share={shares[1]} must be above 0 and "
+                "leave some events for training: their sum must be below 1"
+            )
+        return self
 
 
 class FeaturesConfig(_Section):
@@ -88,10 +100,12 @@ class PairsConfig(_Section):
     single_users: bool = Field(
         True, description="one user who met both ads makes a pair too; QuaSID's Swing asks for two"
     )
-    max_users_per_ad: PositiveInt = Field(
+    max_users_per_ad: Annotated[int, Field(ge=2)] = Field(
         400, description="users sampled for a very popular ad; bounds the quadratic step"
     )
-    max_ads_per_user: PositiveInt = Field(500, description="newest ads kept of a very long history")
+    max_ads_per_user: Annotated[int, Field(ge=2)] = Field(
+        500, description="newest ads kept of a very long history"
+    )
 
 
 Preset = Literal[
@@ -244,6 +258,15 @@ class ServableConfig(_Section):
         "or partitions, tuned to index.min_recall, auto takes the fastest",
     )
 
+    @pydantic.model_validator(mode="after")
+    def _check_beam(self) -> ServableConfig:
+        if self.beam_size < self.max_k:
+            raise ValueError(
+                f"beam_size={self.beam_size} finds fewer ads than max_k={self.max_k} asks for; "
+                "raise it or lower max_k"
+            )
+        return self
+
 
 class ModelGateConfig(_Section):
     """Limits on the held-out ranking quality of the servable (TFMA)."""
@@ -273,6 +296,17 @@ class RunConfig(_Section):
     )
     cache: bool = True
 
+    @pydantic.field_validator("root")
+    @classmethod
+    def _check_folder(cls, root: str) -> str:
+        if "://" in root:
+            # As a path it would be a folder `gs:` below the working directory.
+            raise ValueError(
+                f"{root!r} is no folder; a run here needs one, a bucket is named by "
+                "run.push_directory or by `compile --pipeline-root`"
+            )
+        return root
+
 
 class Config(_Section):
     """Everything a run needs."""
@@ -299,20 +333,34 @@ class Config(_Section):
 
     @property
     def push_directory(self) -> Path:
-        """The folder whose `portable/` and `scann/` a model server watches."""
+        """The folder whose `portable/` and `scann/` a model server watches.
+
+        Raises:
+            ConfigError: It is a bucket, which only the Pushers write to.
+        """
+        if "://" in (self.run.push_directory or ""):
+            raise ConfigError(
+                f"run.push_directory = {self.run.push_directory!r} is no folder, and this needs "
+                "one; name a folder, such as a copy of the bucket's"
+            )
         return Path(self.run.push_directory or self.home / "serving").absolute()
 
 
-def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """Reads a YAML file and applies `key.path=value` overrides, the later one winning.
+def load_config(
+    path: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    values: Mapping[str, Any] | None = None,
+) -> Config:
+    """Reads a YAML file, sets values and applies `key.path=value` overrides, the later one winning.
 
     Args:
         path: A YAML file; None takes every default.
         overrides: Strings such as `tokenizer.levels=4`; the value is read as YAML.
+        values: Dotted key -> value, taken as it is: a path is not YAML.
 
     Raises:
         ConfigError: An unknown key (with the keys allowed there), a value out of its domain, or a
-            file that is not YAML.
+            file or an override that is not YAML.
     """
     tree: dict[str, Any] = {}
     if path is not None:
@@ -324,8 +372,16 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
             raise ConfigError(f"config file {path} is not YAML: {error}") from None
         if not isinstance(tree, dict):
             raise ConfigError(f"config file {path} must hold a mapping, got {type(tree).__name__}")
+    for key, value in (values or {}).items():
+        _set(tree, key, value)
     for override in overrides:
-        _apply(tree, override)
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set takes key.path=value, got {override!r}")
+        try:
+            _set(tree, key, yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: {text!r} is not YAML; quote it. {error}") from None
     try:
         return Config.model_validate(tree)
     except pydantic.ValidationError as error:
@@ -333,10 +389,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
         raise ConfigError("\n".join(_explain(e, source) for e in error.errors())) from None
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set takes key.path=value, got {override!r}")
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
@@ -344,7 +397,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"--set {key}: {parent!r} is a value, not a section")
         node = child
-    node[leaf] = yaml.safe_load(text)
+    node[leaf] = value
 
 
 def _explain(error: Any, source: str | Path) -> str:

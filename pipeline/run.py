@@ -17,7 +17,7 @@ from components.artifacts import SidBlessing, SidIndex
 from components.refusal import Refused
 from components.verdict import read_verdict
 from pipeline import stage_lines
-from pipeline.columns import Columns, resolve
+from pipeline.columns import resolve
 from pipeline.config import Config
 from pipeline.generations import find_last_pushed
 from pipeline.graph import (
@@ -114,27 +114,18 @@ def refresh(config: Config, reporter: Reporter) -> Summary:
     """Takes new ads and events into the last pushed generation; otherwise as `run`.
 
     Raises:
-        Refused: Nothing was pushed yet, the ads have other columns than those that the tokenizer
-            was trained on, or a stage refused.
+        Refused: Nothing was pushed yet, the ads lack a column that the tokenizer was trained on,
+            or a stage refused.
         StageFailed: A stage broke.
     """
     home = config.home
     last = find_last_pushed(home / METADATA_FILE)
-    columns = resolve(config)
-    _check_schema(columns, last["tokenizer"].uri)
+    tokenizer = read_metadata(f"{last['tokenizer'].uri}/Format-Serving")
+    columns = resolve(config, trained=AdSchema.from_dict(tokenizer["schema"]))
     pipeline = create_refresh_pipeline(
         config, columns, str(home / "artifacts"), str(home / METADATA_FILE)
     )
     return _run(pipeline, home, reporter)
-
-
-def _check_schema(columns: Columns, tokenizer: str) -> None:
-    trained = AdSchema.from_dict(read_metadata(f"{tokenizer}/Format-Serving")["schema"])
-    if columns.schema != trained:
-        raise Refused(
-            f"The ads give {columns.schema}, but the last push was trained on {trained}; give it "
-            "the same columns and `features`, or train with `python pipeline.py run`."
-        )
 
 
 def _run(pipeline: tfx_pipeline.Pipeline, home: Path, reporter: Reporter) -> Summary:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from pipeline.whole_version import ADS_FILE
 from serving.version_dirs import list_versions
 from sid_tfx.file_list import MANIFEST_FILE
 from sid_tfx.servable_set_file import SERVABLE_SET_FILE, read_servable_set, write_servable_set
+
+log = logging.getLogger(__name__)
 
 KEEP = 10
 _EXAMPLES = 5
@@ -100,8 +103,7 @@ def publish_servable_sets(
         staged = [stack.enter_context(_staged(plan, version)) for plan in plans.values()]
         for plan in plans.values():
             _check_unchanged(plan)
-        for folder, plan in zip(staged, plans.values(), strict=True):
-            folder.rename(plan.base_path / str(version))
+        _publish(staged, version)
         return {
             name: Published(
                 version,
@@ -111,7 +113,7 @@ def publish_servable_sets(
                 plan.changed,
                 plan.unknown,
                 plan.source.skipped,
-                tuple(prune_sets(plan.base_path, keep)),
+                _prune(plan.base_path, keep),
             )
             for name, plan in plans.items()
         }
@@ -151,6 +153,24 @@ def _staged(plan: _Plan, version: int) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(staged: Sequence[Path], version: int) -> None:
+    """Moves all versions to where servers look, or takes back those that were moved."""
+    with contextlib.ExitStack() as undo:
+        for folder in staged:
+            published = folder.rename(folder.with_name(str(version)))
+            undo.callback(published.rename, folder)
+        undo.pop_all()
+
+
+def _prune(base_path: Path, keep: int) -> tuple[int, ...]:
+    """Old sets that were removed; an error is no reason to fail, for the new set is live."""
+    try:
+        return tuple(prune_sets(base_path, keep))
+    except OSError as error:
+        log.warning("%s: old sets stay, the next call removes them: %s", base_path, error)
+        return ()
 
 
 def _check_unchanged(plan: _Plan) -> None:

@@ -151,7 +151,9 @@ def _identifiers(array: "pa.Array | None", given: Any, max_bytes: int) -> Column
     if array is None or not _is_string(array):
         column = _one_by_one(given, parse, pa.large_string())
         return Column(_binary(column.array), column.bad)
-    suspect = _blank(array) | _mask(pc.greater(pc.binary_length(array), max_bytes))
+    long = pc.greater(pc.binary_length(array), max_bytes)
+    broken = pc.match_substring_regex(array, r"[\r\n]")
+    suspect = _blank(array) | _mask(pc.or_(long, broken))
     bad, mask = _reasons(np.flatnonzero(suspect), array, parse)
     return Column(_nulled(_binary(array), mask), bad)
 

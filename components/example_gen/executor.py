@@ -23,6 +23,7 @@ from components.quarantine import Rejection
 from components.refusal import Refused
 
 SPLIT = "all"
+_SHOWN_FAILURES = 5
 
 
 class IngestFile(beam.DoFn):
@@ -180,8 +181,11 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         counts = quarantine.read_counts(examples.uri)
         rows = counts.read - counts.rejected
         if counts.failures:
-            more = len(counts.failures) - 1
-            raise Refused(counts.failures[0] + (f" ({more} more files fail)" if more else ""))
+            kept = quarantine.keep_quarantine(examples.uri)
+            shown = counts.failures[:_SHOWN_FAILURES]
+            more = len(counts.failures) - len(shown)
+            shown += [f"{more} more files fail."] if more else []
+            raise Refused("\n".join([*shown, f"All of it, and the rows rejected: {kept}"]))
         if not counts.read:
             raise Refused(
                 f"{input_pattern(exec_properties)} is empty: 0 {spec.role} in it, at least 1 is "

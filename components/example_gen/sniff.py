@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+import tensorflow as tf
 
 from components.example_gen import values as one
 from components.example_gen.readers import Chunk, UnreadableError, list_files, read_chunks
@@ -55,7 +56,7 @@ class Sniffed:
 
     @property
     def category_depth(self) -> int:
-        """Longest category path in the head; 0 where the table has no `category_path`."""
+        """Longest category path in the first rows; 0 where the table has no `category_path`."""
         column = self.columns.get("category_path")
         return column.size if column else 0
 
@@ -105,7 +106,13 @@ def sniff_columns(
 
 
 def _first_chunk(pattern: str, role: str, file_format: str) -> tuple[Chunk, str]:
-    files = list_files(pattern)
+    try:
+        files = list_files(pattern)
+    except tf.errors.OpError as error:
+        raise Refused(
+            f"{pattern} can't be listed ({error.message}); set data.{role}.path to local files or "
+            "to storage that TensorFlow reads, such as gs://"
+        ) from error
     if not files:
         raise Refused(f"No file matches {pattern}; set data.{role}.path to a file or a glob.")
     header = None
@@ -126,10 +133,12 @@ def _sniff(name: str, given: "pa.Array | list[Any]", separator: str) -> SniffedC
         return SniffedColumn(name, "id")
     if name in ("timestamp", "event", "weight"):
         return SniffedColumn(name, name)
-    head = _head(given)
     if name == "category_path":
-        paths = [_or_none(one.category_path, item, separator, 1 << 20) for item in head]
+        # Of all rows that were read: a path longer than the longest seen here is cut.
+        everything = _head(given, len(given))
+        paths = [_or_none(one.category_path, item, separator, 1 << 20) for item in everything]
         return SniffedColumn(name, name, max((len(path) for path in paths if path), default=0))
+    head = _head(given, _HEAD)
     if name.endswith(DENSE_SUFFIX):
         size = _common_size(head)
         return SniffedColumn(name, "dense" if size else "unused", size)
@@ -140,10 +149,10 @@ def _sniff(name: str, given: "pa.Array | list[Any]", separator: str) -> SniffedC
     return SniffedColumn(name, _role_of_values(head))
 
 
-def _head(given: "pa.Array | list[Any]") -> list[Any]:
+def _head(given: "pa.Array | list[Any]", rows: int) -> list[Any]:
     if isinstance(given, pa.Array):
-        return given.drop_null()[:_HEAD].to_pylist()
-    return [item for item in given if item is not None][:_HEAD]
+        return given.drop_null()[:rows].to_pylist()
+    return [item for item in given if item is not None][:rows]
 
 
 def _or_none(parse: Any, *arguments: Any) -> Any:

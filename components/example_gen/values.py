@@ -52,10 +52,13 @@ def _string(value: Any) -> str | None:
 
 
 def identifier(value: Any, max_bytes: int) -> str:
-    """An id: text or a whole number, kept as it is; never missing."""
+    """An id: text or a whole number, kept as it is; never missing, all in one line."""
     text = _string(value)
     if text is None:
         raise ValueError(f"{show(value)} is empty; every row needs an id")
+    if "\n" in text or "\r" in text:
+        # The servable keeps its ids in a text file, one a line.
+        raise ValueError(f"{show(text)} has a line break; write the id in one line")
     size = len(text.encode())
     if size > max_bytes:
         raise ValueError(

@@ -231,9 +231,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 f"reasons: {kept}"
             )
         if not tally.get("train"):
+            kept = quarantine.keep_quarantine(sequences.uri)
             raise Refused(
                 f"{exec_properties['split']} leaves 0 of {tally['kept']:,} events for training, "
-                "since too many share one time; use data.split=leave_one_out."
+                f"since too many share one time; use data.split=leave_one_out. Rejected: {kept}"
             )
         for name in ("users", "kept", "repeated", *SEQUENCE_SPLITS):
             sequences.set_int_custom_property(name, tally.get(name, 0))

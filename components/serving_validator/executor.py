@@ -24,6 +24,7 @@ from serving.server import ModelServer
 from sid_tfx.datasets.records import Sequences, read_sequences
 
 MODEL_NAME = "sid_tfx"
+_FLAVOURS = ("portable", "scann")
 _SAMPLE = 256
 
 
@@ -44,8 +45,13 @@ class Executor(base_executor.BaseExecutor):
         earlier = _earlier_gates(inputs)
         users = _users(inputs["sequences"])
         ads = _records(inputs["ads"], "all")
-        for flavour in ("portable", "scann"):
-            blessing = artifact_utils.get_single_instance(output_dict[f"{flavour}_blessing"])
+        blessings = {
+            flavour: artifact_utils.get_single_instance(output_dict[f"{flavour}_blessing"])
+            for flavour in _FLAVOURS
+        }
+        served: list[Check] = []
+        summaries = {}
+        for flavour, blessing in blessings.items():
             stamped = path_utils.stamped_model_path(blessing.uri)
             io_utils.copy_dir(path_utils.serving_model_path(inputs[flavour].uri), stamped)
             maker = RequestMaker(
@@ -62,14 +68,18 @@ class Executor(base_executor.BaseExecutor):
             fileio.makedirs(os.path.dirname(warmup))
             records = maker.write_warmup(warmup, MODEL_NAME)
             checks, p95 = _serve(stamped, maker, exec_properties, self._get_tmp_dir(), flavour)
-            verdict = write_verdict(blessing.uri, "ServingValidator", [*earlier, *checks])
+            served += checks
+            summaries[flavour] = (
+                f"{exec_properties['requests']} real requests, p95 {p95:.1f} ms, "
+                f"{records} warm-up records"
+            )
+        # One verdict for both: each Pusher reads its own flavour's blessing, and a run that is
+        # refused must push neither.
+        for flavour, blessing in blessings.items():
+            verdict = write_verdict(blessing.uri, "ServingValidator", [*earlier, *served])
             _mark(blessing, verdict)
             outcome = "blessed" if verdict.blessed else f"NOT blessed: {verdict.refusal()}"
-            set_summary(
-                blessing,
-                f"{outcome}; {exec_properties['requests']} real requests, p95 {p95:.1f} ms, "
-                f"{records} warm-up records",
-            )
+            set_summary(blessing, f"{outcome}; {summaries[flavour]}")
 
 
 def _serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,11 +71,12 @@ def command_options(
     config_path: str | None, ads: str, events: str, overrides: tuple[str, ...]
 ) -> str:
     """The options of this run, to be repeated in the next commands."""
-    parts = [f"--config {config_path}"] if config_path else []
-    parts += [f"--ads {ads}"] if ads else []
-    parts += [f"--events {events}"] if events else []
-    parts += [f"--set {override}" for override in overrides]
-    return " ".join(parts)
+    parts = ["--config", config_path] if config_path else []
+    parts += ["--ads", ads] if ads else []
+    parts += ["--events", events] if events else []
+    for override in overrides:
+        parts += ["--set", override]
+    return shlex.join(parts)
 
 
 @click.command()

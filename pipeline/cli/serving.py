@@ -32,7 +32,7 @@ def serve(
 
     Flags of `python -m serving` go after `--`: serve -- --enable_batching=true
     """
-    config = read_config(**options)
+    config = read_config(**options, reads_input=False)
     base = config.push_directory / flavour / "sid_tfx"
     if not base.is_dir():
         raise ConfigError(f"{base} has no pushed version; run `python pipeline.py run` first")
@@ -84,7 +84,7 @@ def servable_set(
     """
     if [off is not None, only is not None, all_live].count(True) != 1:
         raise ConfigError("give one of --off FILE, --only FILE and --all-live")
-    config = read_config(**options)
+    config = read_config(**options, reads_input=False)
     folders = {name: config.push_directory / name / "sid_tfx" for name in ("portable", "scann")}
     pushed = flavours or [name for name, folder in folders.items() if folder.is_dir()]
     if not pushed:

@@ -52,22 +52,34 @@ def configured(command: Callable) -> Callable:
 
 
 def read_config(
-    config_path: str | None, ads: str, events: str, overrides: tuple[str, ...]
+    config_path: str | None,
+    ads: str,
+    events: str,
+    overrides: tuple[str, ...],
+    *,
+    reads_input: bool = True,
 ) -> Config:
-    """Reads the configuration; without input files it is the simulated sample's."""
-    paths = [
-        f"data.{name}.path={path}" for name, path in (("ads", ads), ("events", events)) if path
-    ]
-    config = load_config(config_path, [*paths, *overrides])
+    """Reads the configuration; without input files it is the simulated sample's.
+
+    Args:
+        config_path: `--config`.
+        ads: `--ads`.
+        events: `--events`.
+        overrides: `--set`, as often as given.
+        reads_input: Whether the command opens the input files. One that doesn't needs none, and
+            simulates nothing.
+    """
+    paths = {f"data.{name}.path": path for name, path in (("ads", ads), ("events", events)) if path}
+    config = load_config(config_path, overrides, paths)
+    if not reads_input:
+        return config
     given = [bool(config.data.ads.path), bool(config.data.events.path)]
     if given == [False, False]:
         from pipeline.sample import sample_files
 
         sample = sample_files(Path(config.run.root).absolute() / "sample")
-        config = load_config(
-            config_path,
-            [*overrides, f"data.ads.path={sample.ads}", f"data.events.path={sample.events}"],
-        )
+        found = {"data.ads.path": str(sample.ads), "data.events.path": str(sample.events)}
+        config = load_config(config_path, overrides, found)
     elif not all(given):
         raise ConfigError("ads and events belong together: give both --ads and --events")
     return config

@@ -9,6 +9,9 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from sid_tfx.datasets import fields
 from sid_tfx.features import AdSchema
 
+_CONTENT = {
+    schema_pb2.BYTES: "text", schema_pb2.FLOAT: "numbers", schema_pb2.INT: "whole numbers",
+}  # fmt: skip
 _KEPT = ("ad_id", fields.SUMMARY)
 
 
@@ -65,8 +68,8 @@ def derive_schema(
             feature.CopyFrom(_feature(name, wanted[name], ad_schema.dense.get(name, 1)))
         if feature.type != wanted[name]:
             raise ValueError(
-                f"Column {name!r} is curated as {_type_name(feature.type)} but used as "
-                f"{_type_name(wanted[name])}; rename the column or correct the AdSchema."
+                f"column {name!r} is to hold {_CONTENT[feature.type]} by its curated schema, but "
+                f"is used as {_CONTENT[wanted[name]]}; write it so, or rename the column."
             )
     return schema
 
@@ -87,7 +90,3 @@ def _feature(name: str, kind: int, values: int) -> schema_pb2.Feature:
         feature.float_domain.disallow_nan = True
         feature.float_domain.disallow_inf = True
     return feature
-
-
-def _type_name(kind: int) -> str:
-    return schema_pb2.FeatureType.Name(kind)

@@ -95,11 +95,13 @@ def test_json_of_the_wrong_type(tmp_path):
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_missing_and_empty_ids(tmp_path, suffix):
     rows = [ad(1), ad(2, ad_id=None), ad(3, ad_id=""), ad(4, ad_id="  "), ad(5, ad_id="x" * 600)]
+    rows.append(ad(6, ad_id="two\nlines"))
     examples, rejected = ingest_file(write(tmp_path / f"ads.{suffix}", rows), ADS_SPEC)
     assert [row["ad_id"] for row in examples] == [[b"ad1"]]
-    assert [row["field"] for row in rejected] == ["ad_id"] * 4
+    assert [row["field"] for row in rejected] == ["ad_id"] * 5
     assert rejected[0]["reason"].endswith("is empty; every row needs an id")
     assert rejected[3]["reason"].endswith("is 600 bytes long, the limit is 512; use a shorter id")
+    assert rejected[4]["reason"].endswith("has a line break; write the id in one line")
 
 
 def test_duplicate_ads_keep_the_first_row_of_the_first_file(tmp_path):
@@ -278,6 +280,16 @@ def test_a_gzip_that_is_none_is_refused_by_the_stage(tmp_path):
     (tmp_path / "ads.csv.gz").write_text("ad_id,title\n1,a\n")
     with pytest.raises(Refused, match=r"ads\.csv\.gz can't be read past row 0.*leave it out"):
         ingest(tmp_path / "ads.csv.gz", ADS_SPEC, tmp_path / "out")
+
+
+def test_all_files_that_fail_are_named_and_the_rejected_rows_kept(tmp_path):
+    write(tmp_path / "a.jsonl", [ad(1), ad(2, price="cheap")])
+    for name in "bcdefgh":
+        (tmp_path / f"{name}.csv.gz").write_bytes(b"no gzip")
+    with pytest.raises(Refused, match=r"(?s)b.csv.gz.*f.csv.gz.*2 more files fail") as refusal:
+        ingest(tmp_path / "*.*", ADS_SPEC, tmp_path / "out")
+    kept = Path(str(refusal.value).rsplit(" ", 1)[1])
+    assert "cheap" in (kept / "rejected.jsonl").read_text()
 
 
 def test_several_gzip_members_are_one_file(tmp_path):

@@ -1,14 +1,19 @@
 """ServingValidator asks every signature and says which one failed."""
 
 import shutil
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
+from tfx.dsl.components.base.base_executor import BaseExecutor
+from tfx.types import standard_artifacts
 
-from components.serving_validator.executor import _serve
+from components.serving_validator import executor
+from components.serving_validator.executor import Executor, _serve
 from components.serving_validator.requests import RequestMaker, read_signatures
+from components.verdict import read_verdict
 from tests.serving.toy_servable import AD_IDS, HISTORY, save_toy
 
 pytestmark = pytest.mark.unit
@@ -116,3 +121,34 @@ def test_a_servable_without_its_variables_does_not_pass(servable, maker, tmp_pat
     [failed] = [check for check in checks if not check.ok]
     assert failed.name == "portable_load_seconds"
     assert "did not load" in failed.sentence
+
+
+def test_one_bad_flavour_withholds_both_blessings(servable, tmp_path, monkeypatch):
+    def artifact(kind, name):
+        made = kind()
+        made.uri = str(tmp_path / name)
+        return made
+
+    def serve(stamped, maker, limits, scratch, flavour):
+        limits = {**limits, "max_p95_ms": 1e-6 if flavour == "scann" else limits["max_p95_ms"]}
+        return _serve(stamped, maker, limits, scratch, flavour)
+
+    lists = [np.array(AD_IDS[:5]), np.array(AD_IDS[2:6])]
+    users = types.SimpleNamespace(histories=lists, timestamps=[], events=[], weights=[])
+    monkeypatch.setattr(executor, "_earlier_gates", lambda inputs: [])
+    monkeypatch.setattr(executor, "_users", lambda artifact: users)
+    monkeypatch.setattr(executor, "_records", lambda artifact, split: [b""])
+    monkeypatch.setattr(executor, "_serve", serve)
+    inputs = {name: [artifact(standard_artifacts.Examples, name)] for name in ("sequences", "ads")}
+    outputs = {}
+    for flavour in ("portable", "scann"):
+        inputs[flavour] = [artifact(standard_artifacts.Model, flavour)]
+        shutil.copytree(servable, tmp_path / flavour / "Format-Serving")
+        blessing = artifact(standard_artifacts.InfraBlessing, f"{flavour}-blessing")
+        outputs[f"{flavour}_blessing"] = [blessing]
+    context = BaseExecutor.Context(tmp_dir=str(tmp_path / "scratch"), unique_id="1")
+    Executor(context).Do(inputs, outputs, LIMITS)
+    for flavour in ("portable", "scann"):
+        assert (tmp_path / f"{flavour}-blessing" / "INFRA_NOT_BLESSED").exists()
+        verdict = read_verdict(str(tmp_path / f"{flavour}-blessing"))
+        assert [check.name for check in verdict.checks if not check.ok] == ["scann_p95_ms"]

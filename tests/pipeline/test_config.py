@@ -39,6 +39,14 @@ def test_override_reaches_a_section_the_file_lacks():
         ("servable.dense_index=scann", ["servable.dense_index", "auto", "exact", "index"]),
         ("name=My Run", ["name", "My Run"]),
         ("recommender.batch_positions=20", ["recommender:", "batch_positions=20", "=50"]),
+        ("recommender.context=[time", ["recommender.context", "not YAML"]),
+        ("data.test_share=0.95", ["data:", "test_share=0.95", "below 1"]),
+        ("data.validation_share=0", ["data:", "validation_share=0", "above 0"]),
+        ("data.max_text_bytes=2", ["data.max_text_bytes", "4"]),
+        ("data.ads.category_separator=''", ["data.ads.category_separator"]),
+        ("pairs.max_users_per_ad=1", ["pairs.max_users_per_ad", "2"]),
+        ("servable.beam_size=10", ["servable:", "beam_size=10", "max_k=20"]),
+        ("run.root=gs://b/runs", ["run.root", "'gs://b/runs' is no folder", "--pipeline-root"]),
         ("novalue", ["--set", "key.path=value"]),
         ("seed.deep=1", ["seed", "deep"]),
     ],
@@ -48,6 +56,11 @@ def test_wrong_key_or_value_names_itself_and_what_is_allowed(override, words):
         load_config(None, [override])
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["*.parquet", "a: b.csv", "day #1.csv", "[1].csv"])
+def test_a_path_is_taken_as_it_is(path):
+    assert load_config(None, [], {"data.ads.path": path}).data.ads.path == path
 
 
 def test_file_that_is_absent_or_no_mapping(tmp_path):
@@ -66,6 +79,13 @@ def test_push_directory_defaults_below_the_run(tmp_path):
     config = load_config(None, [f"run.root={tmp_path}", "name=shop"])
     assert config.home == tmp_path / "shop"
     assert config.push_directory == tmp_path / "shop" / "serving"
+
+
+def test_a_bucket_is_pushed_to_but_is_no_folder_to_serve_from():
+    config = load_config(None, ["run.push_directory=gs://b/models"])
+    assert config.run.push_directory == "gs://b/models"
+    with pytest.raises(ConfigError, match=r"run\.push_directory = 'gs://b/models' is no folder"):
+        _ = config.push_directory
 
 
 def test_every_key_has_a_default():

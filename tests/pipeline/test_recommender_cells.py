@@ -11,7 +11,7 @@ from rich.console import Console
 from pipeline import compare_recommenders
 from pipeline.comparison.process import CellFailed
 from pipeline.comparison.records import FinishedCell, load_cell
-from pipeline.config import ConfigError, load_config
+from pipeline.config import Config, ConfigError, load_config
 from pipeline.recommender_cells import report, train
 from pipeline.recommender_cells.methods import METHODS, codes_key, make_cells
 from sid_tfx.baselines import ItemKnn
@@ -47,6 +47,13 @@ def market(tmp_path_factory):
 def configured(folder, *more):
     paths = [f"data.{name}.path={folder / name}.parquet" for name in ("ads", "events")]
     return load_config(None, [*paths, *SMALL, *more])
+
+
+@pytest.mark.unit
+def test_keys_that_cells_do_not_follow_are_named():
+    config = load_config(None, ["features.text_vocabulary=50", "pairs.top_k=5"])
+    assert compare_recommenders.unread_keys(config) == ["features.text_vocabulary"]
+    assert compare_recommenders.unread_keys(Config()) == []
 
 
 @pytest.mark.unit

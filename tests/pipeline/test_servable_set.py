@@ -272,6 +272,41 @@ def test_the_command(cli, base, tmp_path):
     assert (done.exit_code, "has no version; push one" in done.output) == (2, True)
 
 
+def test_the_command_needs_no_input_files(cli, base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["servable-set", "--set", f"run.push_directory={tmp_path / 'serving'}"]
+    done = CliRunner().invoke(cli, [*arguments, "--all-live"])
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_flavour_that_cannot_be_published_takes_the_other_back(base, saved, monkeypatch):  # noqa: F811
+    other = base.parents[1] / "scann" / "sid_tfx"
+    push(saved, other / "7")
+    rename = pathlib.Path.rename
+
+    def full(self, target):
+        if "scann" in str(target):
+            raise OSError("no space left")
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", full)
+    folders = {"portable": base, "scann": other}
+    with pytest.raises(OSError, match="no space left"):
+        publish_servable_sets(folders, switch_off(["ad03"]))
+    assert [list(list_versions(folder)) for folder in (base, other)] == [[7], [7]]
+
+
+def test_old_sets_that_cannot_be_removed_do_not_hide_what_is_live(base, monkeypatch):
+    def denied(*arguments):
+        raise PermissionError("denied")
+
+    monkeypatch.setattr(sets, "prune_sets", denied)
+    published = publish(base, switch_off(["ad03"]))
+    assert published.pruned == ()
+    assert max(list_versions(base)) == published.version
+
+
 def test_the_command_publishes_all_flavours_or_none(cli, base, saved, tmp_path):  # noqa: F811
     off = tmp_path / "paused.txt"
     off.write_text("ad03\n")

@@ -157,7 +157,11 @@ def main(
         watcher.start()
     ending.wait()
     logging.info("draining")
-    server.stop(drain_seconds, lame_duck_seconds)
+    if not server.stop(drain_seconds, lame_duck_seconds):
+        # A version still loads, which cannot be cut short. The interpreter's own end would wait for
+        # the load of a reload, and be no safe place for native code to come back to from others.
+        logging.shutdown()
+        os._exit(0)
     if watcher:
         watcher.stop()
 

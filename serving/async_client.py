@@ -26,7 +26,7 @@ class AsyncRecommenderClient:
     Args:
         target: `host:port` of the server's gRPC port.
         model_name: the model's name on the server.
-        timeout: seconds for a call, retries included.
+        timeout: seconds for a call, retries and reading the servable's shapes included.
         max_message_bytes: bound on a request's and an answer's size.
         version_label: asks the version of this label; the newest when None.
         credentials: of a server with TLS.
@@ -74,8 +74,7 @@ class AsyncRecommenderClient:
 
     async def metadata(self) -> ModelMetadata:
         """See `ModelClient.metadata`."""
-        self._known = await self._connection.metadata()
-        return self._known
+        return await self._learn(None)
 
     async def wait_until_available(self, timeout: float = 60.0) -> int:
         """See `ModelClient.wait_until_available`."""
@@ -83,7 +82,7 @@ class AsyncRecommenderClient:
         last = "no answer"
         while (left := deadline - time.monotonic()) > 0:
             try:
-                version, last = available_version(await self._connection.status(timeout=left))
+                version, last = available_version(await self._connection.status(deadline))
             except RecommenderError as error:
                 last = str(error)
             else:
@@ -203,20 +202,24 @@ class AsyncRecommenderClient:
     async def _ask(self, query: AdQuery) -> list[AdList]:
         if query.rows == 0:
             return []
-        used = self._known
+        used, deadline = self._known, self._connection.messages.deadline()
         try:
-            outputs, version = await self._predict(query)
-        except InvalidRequestError:
-            # A new version may have other shapes than the ones this client learnt.
-            if used is None or await self.metadata() == used:
+            outputs, version = await self._predict(query, deadline)
+        except (InvalidRequestError, ValueError):
+            # A new version may have other shapes and bounds than the ones this client learnt.
+            if used is None or await self._learn(deadline) == used:
                 raise
-            outputs, version = await self._predict(query)
+            outputs, version = await self._predict(query, deadline)
         known = self._known
         if known is not None and known.version != version:
             self._known = None
         return query.answer(outputs, version)
 
-    async def _predict(self, query: AdQuery) -> tuple[Blocks, int]:
-        known = self._known or await self.metadata()
+    async def _predict(self, query: AdQuery, deadline: float) -> tuple[Blocks, int]:
+        known = self._known or await self._learn(deadline)
         inputs = query.inputs(known, self._connection.messages.model_name)
-        return await self._connection.predict(query.signature, inputs, ())
+        return await self._connection.predict(query.signature, inputs, (), deadline)
+
+    async def _learn(self, deadline: float | None) -> ModelMetadata:
+        self._known = await self._connection.metadata(deadline)
+        return self._known

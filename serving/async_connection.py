@@ -41,25 +41,30 @@ class AsyncConnection:
             await channel.close()
 
     async def predict(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        deadline: float | None = None,
     ) -> tuple[dict[str, np.ndarray], int]:
         """See `Connection.predict`."""
         request = self.messages.predict(signature, inputs, outputs)
-        return self.messages.read_predict(await self._call(self._stubs.predict, request))
+        response = await self._call(self._stubs.predict, request, deadline)
+        return self.messages.read_predict(response)
 
-    async def metadata(self) -> ModelMetadata:
+    async def metadata(self, deadline: float | None = None) -> ModelMetadata:
         """See `Connection.metadata`."""
-        response = await self._call(self._stubs.metadata, self.messages.metadata())
+        response = await self._call(self._stubs.metadata, self.messages.metadata(), deadline)
         return self.messages.read_metadata(response)
 
-    async def status(self, timeout: float | None = None) -> list[VersionState]:
+    async def status(self, deadline: float | None = None) -> list[VersionState]:
         """See `Connection.status`."""
-        response = await self._call(self._stubs.status, self.messages.status(), timeout)
+        response = await self._call(self._stubs.status, self.messages.status(), deadline)
         return self.messages.read_status(response)
 
-    async def _call(self, method: Any, request: Any, timeout: float | None = None) -> Any:
-        seconds = self.messages.timeout if timeout is None else timeout
-        attempts = Attempts(seconds, self.messages.target, lambda: self._closed)
+    async def _call(self, method: Any, request: Any, deadline: float | None) -> Any:
+        until = self.messages.deadline() if deadline is None else deadline
+        attempts = Attempts(until, self.messages.target, lambda: self._closed)
 
         async def attempt() -> Any:
             return await method(request, timeout=attempts.seconds_left)

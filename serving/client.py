@@ -25,8 +25,8 @@ class RecommenderClient(ModelClient):
     Args:
         target: `host:port` of the server's gRPC port.
         model_name: the model's name on the server.
-        timeout: seconds for a call. While the server cannot be reached (a restart) a call is
-            retried until then.
+        timeout: seconds for a call, reading the servable's shapes included. While the server
+            cannot be reached (a restart) a call is retried until then.
         max_message_bytes: bound on a request's and an answer's size.
         version_label: asks the version of this label, such as `canary`; the newest when None.
         credentials: of a server with TLS, `grpc.ssl_channel_credentials(...)`.
@@ -236,19 +236,20 @@ class RecommenderClient(ModelClient):
     def _ask(self, query: AdQuery) -> list[AdList]:
         if query.rows == 0:
             return []
-        used = self._known
+        used, deadline = self._known, self._connection.messages.deadline()
         try:
-            outputs, version = self._predict(query)
-        except InvalidRequestError:
-            # A new version may have other shapes than the ones this client learnt.
-            if used is None or self.metadata() == used:
+            outputs, version = self._predict(query, deadline)
+        except (InvalidRequestError, ValueError):
+            # A new version may have other shapes and bounds than the ones this client learnt.
+            if used is None or self._learn(deadline) == used:
                 raise
-            outputs, version = self._predict(query)
+            outputs, version = self._predict(query, deadline)
         known = self._known
         if known is not None and known.version != version:
             self._known = None
         return query.answer(outputs, version)
 
-    def _predict(self, query: AdQuery) -> tuple[Blocks, int]:
-        inputs = query.inputs(self._known or self.metadata(), self._connection.messages.model_name)
-        return self._connection.predict(query.signature, inputs, ())
+    def _predict(self, query: AdQuery, deadline: float) -> tuple[Blocks, int]:
+        known = self._known or self._learn(deadline)
+        inputs = query.inputs(known, self._connection.messages.model_name)
+        return self._connection.predict(query.signature, inputs, (), deadline)

@@ -18,6 +18,9 @@ from serving.stubs import Stubs
 class Connection:
     """Calls of TF Serving's API for one model, in NumPy arrays. Thread-safe.
 
+    A `deadline` is the `time.monotonic()` at which a call ends, retries included; None gives it the
+    time of `messages`.
+
     Args:
         messages: makes the requests.
         credentials: for TLS; None connects without.
@@ -41,7 +44,11 @@ class Connection:
             channel.close()
 
     def predict(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        deadline: float | None = None,
     ) -> tuple[dict[str, np.ndarray], int]:
         """Runs a signature.
 
@@ -52,29 +59,29 @@ class Connection:
             RecommenderError: see `client_errors`.
         """
         request = self.messages.predict(signature, inputs, outputs)
-        return self.messages.read_predict(self._call(self._stubs.predict, request))
+        return self.messages.read_predict(self._call(self._stubs.predict, request, deadline))
 
-    def metadata(self) -> ModelMetadata:
+    def metadata(self, deadline: float | None = None) -> ModelMetadata:
         """The signatures of the version that serves.
 
         Raises:
             RecommenderError: see `client_errors`.
         """
-        response = self._call(self._stubs.metadata, self.messages.metadata())
+        response = self._call(self._stubs.metadata, self.messages.metadata(), deadline)
         return self.messages.read_metadata(response)
 
-    def status(self, timeout: float | None = None) -> list[VersionState]:
+    def status(self, deadline: float | None = None) -> list[VersionState]:
         """The state of every version.
 
         Raises:
             RecommenderError: see `client_errors`.
         """
-        response = self._call(self._stubs.status, self.messages.status(), timeout)
+        response = self._call(self._stubs.status, self.messages.status(), deadline)
         return self.messages.read_status(response)
 
-    def _call(self, method: Callable[..., Any], request: Any, timeout: float | None = None) -> Any:
-        seconds = self.messages.timeout if timeout is None else timeout
-        attempts = Attempts(seconds, self.messages.target, lambda: self._closed)
+    def _call(self, method: Callable[..., Any], request: Any, deadline: float | None) -> Any:
+        until = self.messages.deadline() if deadline is None else deadline
+        attempts = Attempts(until, self.messages.target, lambda: self._closed)
 
         def attempt() -> Any:
             return method(request, timeout=attempts.seconds_left)

@@ -90,6 +90,7 @@ class GrpcServer:
             # Only a server that has been started gives its port back.
             self.start()
         self._stopped = self._loop.begin(self._server.stop(grace))
+        self.health.close()
 
     def wait_stopped(self) -> None:
         """Waits until those are answered or cancelled."""

@@ -1,4 +1,4 @@
-"""The HTTP front: Tornado's event loop in one thread, requests worked on in a bounded pool."""
+"""The HTTP front: Tornado's event loop in one thread, requests worked on in bounded pools."""
 
 from __future__ import annotations
 
@@ -19,8 +19,54 @@ from tornado.web import Application, RequestHandler
 from serving.errors import ServingError, shutting_down
 from serving.memory import LARGE_BYTES, trim
 from serving.metrics import CONTENT_TYPE, Metrics
-from serving.rest_api import Answer, RestApi, error_answer
+from serving.rest_api import Answer, RestApi, asks_for_status, error_answer
 from serving.settings import ServerSettings
+
+
+class _Pool:
+    """Threads, and how many calls they have in hand. Used from the loop alone, but for `close`.
+
+    Args:
+        name: the threads' name.
+        threads: calls worked on at once.
+        limit: calls taken on, those that wait for a thread included.
+    """
+
+    def __init__(self, name: str, threads: int, limit: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._threads, self._limit = threads, limit
+        self.in_hand = 0
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a thread."""
+        return max(0, self.in_hand - self._threads)
+
+    def problem(self) -> ServingError | None:
+        """Why no further call is taken on; None where one is."""
+        if self.in_hand < self._limit:
+            return None
+        return ServingError(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            f"{self.in_hand} requests are in flight, the limit is {self._limit}",
+        )
+
+    async def run(self, call: Callable[[], Answer]) -> Answer:
+        """What a call returns."""
+        # Counted on the loop's own thread, so that no lock is needed.
+        self.in_hand += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        finally:
+            self.in_hand -= 1
+
+    def begin(self, call: Callable[[], object]) -> None:
+        """Runs a call that nobody waits for."""
+        self._executor.submit(call)
+
+    def close(self) -> None:
+        """Ends the threads; a call that still runs is not waited for."""
+        self._executor.shutdown(wait=False)
 
 
 class HttpServer:
@@ -34,10 +80,12 @@ class HttpServer:
 
     def __init__(self, api: RestApi, metrics: Metrics, settings: ServerSettings) -> None:
         self._api, self._metrics, self._settings = api, metrics, settings
-        self._pool = ThreadPoolExecutor(settings.max_workers, thread_name_prefix="rest")
-        self._limit = settings.max_workers + settings.max_queue
-        self._in_flight = self._being_written = 0
-        metrics.waiting("REST", lambda: max(0, self._in_flight - settings.max_workers))
+        limit = settings.max_workers + settings.max_queue
+        self._work = _Pool("rest", settings.max_workers, limit)
+        # Probes and scrapers ask with these: a server that has all hands full still says how it is.
+        self._status = _Pool("rest-status", 1, limit)
+        self._being_written = 0
+        metrics.waiting("REST", lambda: self._work.waiting)
         self._draining = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
@@ -64,29 +112,27 @@ class HttpServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._pool.shutdown(wait=False)
+        for pool in (self._work, self._status):
+            pool.close()
 
     async def answer(self, method: str, path: str, body: bytes) -> Answer:
-        """Answers one request on the pool; refuses at once when too many wait, or at the end."""
+        """Answers one request in a thread; refuses at once when too many wait, or at the end."""
         if self._draining:
             # Connections that are kept alive bring new requests for as long as they are open.
             return error_answer(shutting_down())
-        if self._in_flight >= self._limit:
-            refusal = ServingError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{self._in_flight} requests are in flight, the limit is {self._limit}",
-            )
+        pool = self._status if asks_for_status(method, path) else self._work
+        if (refusal := pool.problem()) is not None:
             return self._api.refuse(method, path, refusal)
         deadline = time.monotonic() + self._settings.rest_timeout_seconds
         try:
-            return await self._work(lambda: self._api.answer(method, path, body, deadline))
+            return await pool.run(lambda: self._api.answer(method, path, body, deadline))
         finally:
             if len(body) > LARGE_BYTES:
-                self._pool.submit(trim)
+                pool.begin(trim)
 
     async def page(self) -> Answer:
         """The metrics page."""
-        return await self._work(lambda: Answer(200, self._metrics.page()))
+        return await self._status.run(lambda: Answer(200, self._metrics.page()))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -97,13 +143,9 @@ class HttpServer:
         finally:
             self._being_written -= 1
 
-    async def _work(self, call: Callable[[], Answer]) -> Answer:
-        # Counted on the loop's own thread, so that no lock is needed.
-        self._in_flight += 1
-        try:
-            return await self._loop.run_in_executor(self._pool, call)
-        finally:
-            self._in_flight -= 1
+    @property
+    def _unfinished(self) -> int:
+        return self._work.in_hand + self._status.in_hand + self._being_written
 
     async def _listen(self, sockets: list[socket.socket]) -> None:
         bound = self._settings.max_message_bytes
@@ -124,7 +166,7 @@ class HttpServer:
         self._server.stop()
         self._draining = True
         deadline = time.monotonic() + grace
-        while (self._in_flight or self._being_written) and time.monotonic() < deadline:
+        while self._unfinished and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         await self._server.close_all_connections()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from serving.errors import ServingError, invalid_argument
 from serving.json_tensors import is_base64, shown, to_json, to_tensor
 from serving.servable import DEFAULT_SIGNATURE, Port, Runnable
 from serving.tensors import fill, to_array
+
+_SHOWN_DIGITS = 40
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
-        document = json.loads(body)
+        document = json.loads(body, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise invalid_argument(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except (UnicodeDecodeError, ValueError) as error:
@@ -50,6 +53,14 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {shown(document)} Is not object")
     return document
+
+
+def _finite(number: str) -> float:
+    # Python reads a number past the range of doubles as the infinity that JSON spells `Infinity`.
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(f"Number too big to be stored in double: {number[:_SHOWN_DIGITS]}")
+    return value
 
 
 def parse_predict(body: bytes) -> JsonRequest:

@@ -171,7 +171,8 @@ def _to_integer(dtype: tf.DType) -> Callable[[Any], int]:
 
 def _to_float(dtype: tf.DType) -> Callable[[Any], float]:
     # A number between two of the dtype becomes the nearest, as TF Serving's documentation of the
-    # REST API has it; past the range there is none.
+    # REST API has it; past the range there is none. An infinity was sent as one: the parser lets no
+    # number overflow into it.
     largest = float(np.finfo(dtype.as_numpy_dtype).max)
 
     def convert(value: Any) -> float:

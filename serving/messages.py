@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,10 @@ class Messages:
     def __post_init__(self) -> None:
         if self.timeout <= 0:
             raise ValueError(f"timeout is {self.timeout}: give the seconds a call may take")
+
+    def deadline(self) -> float:
+        """`time.monotonic()` at which a call that begins now has to be answered."""
+        return time.monotonic() + self.timeout
 
     @property
     def channel_options(self) -> list[tuple[str, int]]:

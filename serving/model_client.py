@@ -22,8 +22,8 @@ class ModelClient:
     Args:
         target: `host:port` of the server's gRPC port.
         model_name: the model's name on the server.
-        timeout: seconds for a call. While the server cannot be reached (a restart) a call is
-            retried until then.
+        timeout: seconds for a call, reading the signatures included. While the server cannot be
+            reached (a restart) a call is retried until then.
         max_message_bytes: bound on a request's and an answer's size.
         version_label: see `RecommenderClient`.
         credentials: see `RecommenderClient`.
@@ -74,8 +74,7 @@ class ModelClient:
         Raises:
             RecommenderError: the call failed, see `client_errors`.
         """
-        self._known = self._connection.metadata()
-        return self._known
+        return self._learn(None)
 
     def wait_until_available(self, timeout: float = 60.0) -> int:
         """Waits until the server has a version to serve.
@@ -90,7 +89,7 @@ class ModelClient:
         last = "no answer"
         while (left := deadline - time.monotonic()) > 0:
             try:
-                version, last = available_version(self._connection.status(timeout=left))
+                version, last = available_version(self._connection.status(deadline))
             except RecommenderError as error:
                 last = str(error)
             else:
@@ -98,3 +97,7 @@ class ModelClient:
                     return version
             time.sleep(min(0.05, max(left, 0)))
         raise self._connection.messages.not_available(timeout, last)
+
+    def _learn(self, deadline: float | None) -> ModelMetadata:
+        self._known = self._connection.metadata(deadline)
+        return self._known

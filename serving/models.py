@@ -56,6 +56,8 @@ class Models:
         self._table = _Table()
         self._reload_lock = threading.Lock()
         self._ending = threading.Event()
+        # Of reloads that the end has cut short.
+        self._given_up: list[ModelVersions] = []
 
     def __iter__(self) -> Iterator[ModelVersions]:
         return iter(tuple(self._table.models.values()))
@@ -162,10 +164,26 @@ class Models:
                 if table is self._table:
                     raise
 
-    def stop(self) -> None:
-        """Stops watching and unloads every model."""
+    def stop(self, wait_seconds: float | None = None) -> bool:
+        """Stops watching and unloads every model.
+
+        Args:
+            wait_seconds: how long loads that are under way are waited for; None for their end.
+
+        Returns:
+            Whether all is over; False while a thread still loads, see `ModelVersions.stop`.
+        """
+        deadline = None if wait_seconds is None else time.monotonic() + wait_seconds
+        self._ending.set()
+        # All at once, or one would begin a load while another is waited for.
         for model in self:
-            model.stop()
+            model.begin_stop()
+        over = self._reload_lock.acquire(timeout=-1 if deadline is None else _left(deadline))
+        if over:
+            self._reload_lock.release()
+        for model in (*self, *self._given_up):
+            over &= model.stop(wait_seconds=None if deadline is None else _left(deadline))
+        return over
 
     def _wait(self, models: Iterable[ModelVersions], timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -175,7 +193,8 @@ class Models:
                     break
         if self._ending.is_set():
             for model in models:
-                model.stop()
+                model.begin_stop()
+                self._given_up.append(model)
             raise shutting_down()
 
     def _move_labels(self, config: ModelConfig, model: ModelVersions) -> None:
@@ -204,6 +223,10 @@ class Models:
                     f"Request to assign label to version {version} of model {config.name}, "
                     "which is not currently available for inference",
                 )
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
 
 
 def _labels(configs: Iterable[ModelConfig]) -> dict[str, Mapping[str, int]]:

@@ -28,16 +28,17 @@ from serving.inference import Inference
 from serving.management import Management
 from serving.metrics import Metrics
 from serving.models import Models
+from serving.version_dirs import MAX_VERSION
 
 log = logging.getLogger(__name__)
 
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _METHODS = ("classify", "predict", "regress")
+_METADATA = "metadata"
 # TF Serving's expressions. They match in either case; that a method is written small is checked
 # later, and METADATA is no metadata but the status.
 _INFERENCE = re.compile(rf"(?i)/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>\w+)")
 _STATUS = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>metadata))?")
-_MAX_VERSION = 2**63 - 1
 
 _HTTP = {
     grpc.StatusCode.CANCELLED: 499,
@@ -102,7 +103,7 @@ class RestApi:
             deadline: `time.monotonic()` past which the caller has stopped waiting.
         """
         inference = _inference(method, path)
-        status = _STATUS.fullmatch(path) if method == "GET" else None
+        status = _status(method, path)
         try:
             if inference:
                 return Answer(200, self._infer(inference, body, deadline))
@@ -164,7 +165,7 @@ class RestApi:
         if not match["name"]:
             raise invalid_argument("Missing model name in request.")
         spec = _spec(match)
-        if match["part"] != "metadata":
+        if match["part"] != _METADATA:
             status = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
             return json.dumps(_to_dict(self._management.status(status)), indent=1).encode()
         response = self._inference.metadata(
@@ -181,6 +182,16 @@ class RestApi:
         return json.dumps(described, indent=1).encode()
 
 
+def asks_for_status(method: str, path: str) -> bool:
+    """Whether a request asks which versions serve, which takes no servable to answer."""
+    match = _status(method, path)
+    return match is not None and match["part"] != _METADATA
+
+
+def _status(method: str, path: str) -> re.Match | None:
+    return _STATUS.fullmatch(path) if method == "GET" else None
+
+
 def _inference(method: str, path: str) -> re.Match | None:
     match = _INFERENCE.fullmatch(path) if method == "POST" else None
     return match if match and match["method"] in _METHODS else None
@@ -191,8 +202,8 @@ def _spec(match: re.Match) -> ModelSpec:
     if match["label"]:
         spec.version_label = unquote(match["label"])
     elif match["version"]:
-        version = int(match["version"]) if len(match["version"]) < 20 else _MAX_VERSION + 1
-        if version > _MAX_VERSION:
+        version = int(match["version"]) if len(match["version"]) < 20 else MAX_VERSION + 1
+        if version > MAX_VERSION:
             raise invalid_argument(f"Failed to convert version: {match['version']} to numeric.")
         spec.version.value = version
     return spec

@@ -22,13 +22,13 @@ class Attempts:
     """The attempts of one call, inside its deadline.
 
     Args:
-        seconds: time for all of them.
+        deadline: `time.monotonic()` at which all of them end.
         target: `host:port` of the server, for messages.
         closed: whether the client has been closed, whose own cancelling no attempt can mend.
     """
 
-    def __init__(self, seconds: float, target: str, closed: Callable[[], bool]) -> None:
-        self._deadline = time.monotonic() + seconds
+    def __init__(self, deadline: float, target: str, closed: Callable[[], bool]) -> None:
+        self._deadline = deadline
         self._target, self._closed = target, closed
         self._unreached: grpc.RpcError | None = None
 

@@ -28,6 +28,9 @@ from serving.warmup import warm_up
 
 log = logging.getLogger(__name__)
 
+# What unloading takes, which it has although requests have used up the grace.
+_UNLOAD_SECONDS = 2.0
+
 AnyServer = TypeVar("AnyServer", bound="Server")
 
 
@@ -93,6 +96,8 @@ class Server:
             try:
                 self._http.start()
             except OSError as error:
+                # Loads that have begun are waited for: the process is about to end.
+                self.models.stop()
                 self.stop(0)
                 raise OSError(
                     f"cannot listen on {self.settings.host}:{self._http.port}: {error}"
@@ -124,24 +129,31 @@ class Server:
         first, *_ = [_wait(model, deadline, timeout) for model in models]
         return first
 
-    def stop(self, grace: float = 30.0, lame_duck: float = 0.0) -> None:
+    def stop(self, grace: float = 30.0, lame_duck: float = 0.0) -> bool:
         """Drains: health says NOT_SERVING, no new request is taken, those in flight finish.
 
         A reload of the list of models that still waits for one gives up.
 
         Args:
-            grace: seconds that requests in flight have before they are cancelled.
+            grace: seconds that requests in flight have before they are cancelled, and a version
+                that still loads before it is left to itself.
             lame_duck: seconds between NOT_SERVING and taking no more requests, for a balancer to
                 move its traffic away: without them, clients that do not retry see UNAVAILABLE or
                 CANCELLED.
+
+        Returns:
+            False while a thread still loads or unloads a version: what is loaded is thrown away, a
+            process that is to end at once needs `os._exit`. True otherwise, and of a further call,
+            which does nothing.
         """
         with self._stop_lock:
             if self._draining:
-                return
+                return True
             self._draining = True
         self._grpc.health.end()
         self.models.end_reloads()
         time.sleep(lame_duck)
+        deadline = time.monotonic() + grace
         self._grpc.begin_stop(grace)
         if self._http:
             self._http.stop(grace)
@@ -149,7 +161,7 @@ class Server:
         if self._batching:
             self._batching.close()
         self._grpc.close()
-        self.models.stop()
+        return self.models.stop(max(_UNLOAD_SECONDS, deadline - time.monotonic()))
 
     def __enter__(self: AnyServer) -> AnyServer:
         return self.start()

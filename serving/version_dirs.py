@@ -8,21 +8,27 @@ from pathlib import Path
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 
+# What the protos have room for.
+MAX_VERSION = 2**63 - 1
+
 
 def list_versions(base_path: Path) -> dict[int, Path]:
     """The versions under a base path: its sub-directories whose whole name is a number.
 
-    A base path that is missing or cannot be read has none.
+    Numbers past `MAX_VERSION` are none, as in TF Serving: no request could name them. A base path
+    that is missing or cannot be read has none.
     """
     try:
         entries = sorted(base_path.iterdir())
     except OSError:
         return {}
     return {
-        int(entry.name): entry
-        for entry in entries
-        if entry.name.isascii() and entry.name.isdigit() and entry.is_dir()
+        int(entry.name): entry for entry in entries if _is_version(entry.name) and entry.is_dir()
     }
+
+
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdigit() and int(name) <= MAX_VERSION
 
 
 def fingerprint(path: Path) -> Fingerprint:

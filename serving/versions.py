@@ -18,7 +18,7 @@ from pathlib import Path
 import grpc
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
-from serving.errors import ServingError, from_exception, servable_not_found
+from serving.errors import ServingError, from_exception, servable_not_found, shutting_down
 from serving.memory import release
 from serving.policies import Latest, VersionPolicy
 from serving.servable import Runnable
@@ -84,20 +84,38 @@ class ModelVersions:
         self._none_loads = False
         self._poll_lock = threading.Lock()
         self._stopped = threading.Event()
+        self._drain_seconds = 0.0
         self._thread = threading.Thread(target=self._watch, name=f"versions-{name}", daemon=True)
 
     def start(self) -> None:
         """Begins to watch; the first load happens in the background."""
         self._thread.start()
 
-    def stop(self, drain_seconds: float = 0.0) -> None:
-        """Stops watching and unloads; a version with requests in flight has so long to end them."""
+    def begin_stop(self) -> None:
+        """Begins no further load; what serves goes on."""
         self._stopped.set()
+
+    def stop(self, drain_seconds: float = 0.0, wait_seconds: float | None = None) -> bool:
+        """Stops watching and unloads.
+
+        Args:
+            drain_seconds: how long requests in flight have to end, whose version stays otherwise.
+            wait_seconds: how long all of it is waited for; None for its end. A load cannot be cut
+                short: one that takes longer goes on, is thrown away, and the rest unloaded then.
+
+        Returns:
+            Whether it is over.
+        """
+        self.begin_stop()
+        self._drain_seconds = drain_seconds
+        if not self._thread.is_alive():
+            self._unload_all()
+            return True
+        self._thread.join(wait_seconds)
         if self._thread.is_alive():
-            self._thread.join()
-        with self._poll_lock:
-            self._retire(set(self._live))
-            self._unload_idle(wait_seconds=drain_seconds)
+            log.warning("%s: what still loads or unloads is not waited for", self.name)
+            return False
+        return True
 
     def apply(
         self, policy: VersionPolicy, before_retiring: Callable[[], None] = lambda: None
@@ -203,6 +221,13 @@ class ModelVersions:
                 # The disk is read once; a policy that changes still leaves versions to unload.
                 look = self._sweep
             self._stopped.wait(self._poll_seconds or _SWEEP_SECONDS)
+        self._unload_all()
+
+    def _unload_all(self) -> None:
+        # After a load that is under way, which holds the lock.
+        with self._poll_lock:
+            self._retire(set(self._live))
+            self._unload_idle(wait_seconds=self._drain_seconds)
 
     def _try(self, version: int, path: Path) -> bool:
         before = fingerprint(path)
@@ -224,15 +249,16 @@ class ModelVersions:
             self._failed[version] = before
             self._set(version, ModelVersionStatus.END, cause)
             return False
-        if fingerprint(path) != before:
-            servable.close()
-            self._set(
-                version,
-                ModelVersionStatus.END,
-                ServingError(
-                    grpc.StatusCode.ABORTED, f"{path} was written while it loaded; trying again"
-                ),
+        refusal = None
+        if self._stopped.is_set():
+            refusal = shutting_down()
+        elif fingerprint(path) != before:
+            refusal = ServingError(
+                grpc.StatusCode.ABORTED, f"{path} was written while it loaded; trying again"
             )
+        if refusal is not None:
+            servable.close()
+            self._set(version, ModelVersionStatus.END, refusal)
             return False
         self._failed.pop(version, None)
         with self._changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from tests.serving.stubs import Stubs, refused
 
 pytestmark = pytest.mark.unit
 
+HEALTHCHECK = Path(__file__).parents[2] / "serving" / "deploy" / "healthcheck.sh"
 ROW = {"instances": [["ad01", "", "", "", ""]]}
 Request = Callable[..., Any]
 
@@ -125,6 +127,23 @@ def test_rest_counts_what_it_refuses(server: ModelServer, gate: Gate) -> None:
     assert metric(server, 'waiting_requests{entrypoint="REST"}') == 0
 
 
+def test_a_full_server_says_over_rest_how_it_is(server: ModelServer, gate: Gate) -> None:
+    port, path = server.rest_port or 0, "/v1/models/sid_tfx"
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(call_json, port, "POST", f"{path}:predict", ROW) for _ in range(3)]
+        try:
+            # The page itself is asked of the server that is full.
+            wait_for(lambda: metric(server, 'waiting_requests{entrypoint="REST"}') == 2)
+            status, answer = call_json(port, "GET", path)
+            assert (status, answer["model_version_status"][0]["state"]) == (200, "AVAILABLE")
+            probe = ["bash", str(HEALTHCHECK), "sid_tfx", str(port)]
+            assert subprocess.run(probe, timeout=20).returncode == 0
+            assert call_json(port, "GET", f"{path}/metadata")[0] == 429
+        finally:
+            gate.opened.set()
+        assert [done.result()[0] for done in calls] == [200] * 3
+
+
 @pytest.mark.parametrize("timeout", [None, 0.2])
 def test_a_call_nobody_waits_for_any_more_is_not_run(
     server: ModelServer,
@@ -218,6 +237,38 @@ def test_a_watcher_of_health_hears_of_changes_after_another_has_left(
         assert next(staying).status == health_pb2.HealthCheckResponse.NOT_SERVING
         server._grpc.say_ready(True)
         assert stub.Check(asked).status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def test_a_watcher_of_health_hears_of_the_end_and_does_not_put_it_off(server: ModelServer) -> None:
+    not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        early = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        unknown = stub.Watch(health_pb2.HealthCheckRequest(service="unknown"), timeout=60)
+        assert next(early).status == health_pb2.HealthCheckResponse.SERVING
+        assert next(unknown).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        server._grpc.health.end()
+        assert next(early).status == not_serving
+        late = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(late).status == not_serving
+        # Before the drain they stay: clients ask again at once when a stream ends.
+        time.sleep(0.2)
+        assert early.is_active()
+        assert late.is_active()
+        begin = time.monotonic()
+        server.stop(40)
+        assert time.monotonic() - begin < 30
+        assert [list(watch) for watch in (early, late, unknown)] == [[], [], []]
+
+
+def test_a_watcher_is_told_of_an_end_that_comes_at_once(server: ModelServer) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        server.stop(40)
+        told = [answer.status for answer in watch]
+    assert told == [health_pb2.HealthCheckResponse.NOT_SERVING]
 
 
 def test_a_stream_that_is_left_open_does_not_put_the_end_off_for_longer_than_the_grace(

@@ -35,14 +35,17 @@ def server() -> Iterator[HttpServer]:
     made.stop(0)
 
 
-def test_connections_that_are_kept_alive_do_not_put_the_end_off(server: HttpServer) -> None:
+@pytest.mark.parametrize("path", ["/v1/10", "/v1/models/10"])
+def test_connections_that_are_kept_alive_do_not_put_the_end_off(
+    server: HttpServer, path: str
+) -> None:
     statuses: list[int] = []
 
     def load() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         try:
             while True:
-                connection.request("GET", "/v1/10")
+                connection.request("GET", path)
                 response = connection.getresponse()
                 response.read()
                 statuses.append(response.status)
@@ -62,9 +65,10 @@ def test_connections_that_are_kept_alive_do_not_put_the_end_off(server: HttpServ
     assert set(statuses) <= {200, 503}
 
 
-def test_an_answer_that_is_read_slowly_is_not_cut(server: HttpServer) -> None:
+@pytest.mark.parametrize("path", ["/v1", "/v1/models"])
+def test_an_answer_that_is_read_slowly_is_not_cut(server: HttpServer, path: str) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as caller:
-        caller.sendall(f"GET /v1/{LARGE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        caller.sendall(f"GET {path}/{LARGE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         received = bytearray(caller.recv(1000))
         ending = threading.Thread(target=server.stop, args=(30,))
         ending.start()

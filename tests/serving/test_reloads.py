@@ -19,7 +19,7 @@ from serving.config_watcher import ConfigWatcher
 from serving.errors import ServingError, invalid_argument
 from serving.model_config import ModelConfig
 from serving.models import Models
-from serving.policies import Specific
+from serving.policies import Latest, Specific
 from serving.server import Server
 from serving.settings import ServerSettings
 from serving.versions import ModelVersions
@@ -215,6 +215,99 @@ def test_the_end_is_not_held_up_by_a_reload_that_waits(tmp_path: Path) -> None:
     with models.use(ModelSpec(name="m")) as servable:
         assert servable.version == 1, "what served goes on until it is stopped"
     models.stop()
+
+
+class SlowLoads:
+    """Loads of version 2 that take until they are let go."""
+
+    def __init__(self) -> None:
+        self.loading, self.go = threading.Event(), threading.Event()
+        self.loaded: list[Loaded] = []
+
+    def __call__(self, path: Path, name: str, version: int) -> Loaded:
+        if version == 2:
+            self.loading.set()
+            assert self.go.wait(30)
+        self.loaded.append(Loaded(path, name, version))
+        return self.loaded[-1]
+
+    def models(self) -> Models:
+        def make(config: ModelConfig) -> ModelVersions:
+            return ModelVersions(
+                config.name,
+                config.base_path,
+                self,  # type: ignore[arg-type]
+                policy=config.policy,
+                poll_seconds=0.02,
+                settle_seconds=0,
+            )
+
+        return Models(make)
+
+    def all_thrown_away(self) -> bool:
+        return len(self.loaded) == 2 and all(one.closed for one in self.loaded)
+
+
+def new_version(models: Models, base: Path) -> None:
+    publish(base, 2)
+
+
+def new_policy(models: Models, base: Path) -> None:
+    publish(base, 2)
+    models.reload([ModelConfig("m", base, only(1, 2))])
+
+
+def new_model(models: Models, base: Path) -> None:
+    models.reload([ModelConfig("m", base), ModelConfig("n", publish(base / "n", 2))])
+
+
+@pytest.mark.parametrize("begin", [new_version, new_policy, new_model])
+def test_the_end_waits_for_a_load_no_longer_than_it_may(
+    tmp_path: Path, begin: Callable[[Models, Path], None]
+) -> None:
+    loads = SlowLoads()
+    models = loads.models()
+    policy = only(1) if begin is new_policy else Latest()
+    models.start([ModelConfig("m", publish(tmp_path, 1), policy)])
+    [model] = models
+    wait_for(lambda: model.available == 1)
+    ended: list[ServingError] = []
+
+    def ask() -> None:
+        try:
+            begin(models, tmp_path)
+        except ServingError as error:
+            ended.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert loads.loading.wait(20)
+    models.end_reloads()
+    if begin is new_model:
+        asking.join(20)
+        assert [error.code for error in ended] == [grpc.StatusCode.UNAVAILABLE]
+    before = time.monotonic()
+    assert not models.stop(wait_seconds=0.2)
+    assert time.monotonic() - before < 5
+    loads.go.set()
+    asking.join(20)
+    # What has come too late never serves, and keeps nothing else loaded.
+    wait_for(loads.all_thrown_away)
+    assert model.available is None
+    assert models.stop(wait_seconds=20)
+
+
+def test_an_end_with_time_left_waits_for_the_load(tmp_path: Path) -> None:
+    loads = SlowLoads()
+    models = loads.models()
+    models.start([ModelConfig("m", publish(tmp_path, 1))])
+    [model] = models
+    wait_for(lambda: model.available == 1)
+    publish(tmp_path, 2)
+    assert loads.loading.wait(20)
+    threading.Timer(0.2, loads.go.set).start()
+    assert models.stop(wait_seconds=20)
+    assert loads.all_thrown_away()
 
 
 def test_a_config_that_cannot_be_in_force_yet_is_tried_again(tmp_path: Path) -> None:

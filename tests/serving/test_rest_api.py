@@ -159,6 +159,9 @@ BAD_REQUESTS: dict[str, tuple[str, str, Any, int, str]] = {
     "missing": ("POST", PREDICT, {"inputs": {"x": 1}}, 400, "Missing named input: history"),
     "mixed rows": ("POST", PREDICT, {"instances": [{"history": ROW}, ROW]}, 400, "item 1 of"),
     "nan": ("POST", PREDICT, NAN.replace(b"NaN", b'"NaN"'), 400, "expected type: float32"),
+    "overflow": ("POST", PREDICT, NAN.replace(b"NaN", b"1e400"), 400, "Number too big"),
+    "underflow": ("POST", PREDICT, NAN.replace(b"NaN", b"-1e400"), 400, "Number too big"),
+    "past float32": ("POST", PREDICT, NAN.replace(b"NaN", b"1e39"), 400, "loss of precision"),
     "other model": ("POST", "/v1/models/x:predict", {"instances": [ROW]}, 404, "Latest(x)"),
     "version": (
         "POST", "/v1/models/sid_tfx/versions/7:predict", {"instances": [ROW]}, 404,
@@ -199,8 +202,9 @@ def test_bad_requests(rest, case: str) -> None:
     assert rest("POST", PREDICT, {"instances": [ROW]})[0] == 200
 
 
-def test_nan_is_a_number_on_the_wire(rest) -> None:
-    assert rest("POST", PREDICT, NAN)[0] == 200
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e-400"])
+def test_nan_and_infinity_are_numbers_on_the_wire(rest, number: bytes) -> None:
+    assert rest("POST", PREDICT, NAN.replace(b"NaN", number))[0] == 200
 
 
 def test_gzip_both_ways_and_bounded(toys: dict[int, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import types
 
 import grpc
@@ -27,7 +28,7 @@ class Failed(grpc.RpcError):
 
 
 def attempts(seconds: float = 10.0, closed: bool = False) -> Attempts:
-    return Attempts(seconds, "host:1", lambda: closed)
+    return Attempts(time.monotonic() + seconds, "host:1", lambda: closed)
 
 
 def test_only_a_server_that_was_not_reached_is_asked_again() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import time
@@ -113,6 +115,30 @@ def test_a_lame_duck_says_not_serving_and_still_answers(
         assert client.recommend(["ad01"]).model_version == 1
         stubs.channel.close()
     assert process.popen.wait(30) == 0
+
+
+def test_sigterm_amid_a_load_ends_with_0_in_time(
+    serve: Callable[..., Process], publish: Callable[..., Path]
+) -> None:
+    served = publish(1)
+    process = serve(served.parent, "--drain_seconds", "1")
+    with RecommenderClient(f"127.0.0.1:{process.port()}") as client:
+        client.wait_until_available(60)
+        # Native code opens the asset, and waits for somebody who writes it.
+        staged = shutil.copytree(served, served.parent / "staged")
+        (staged / "assets" / "ads.txt").unlink()
+        os.mkfifo(staged / "assets" / "ads.txt")
+        staged.rename(served.parent / "2")
+        deadline = time.monotonic() + 60
+        while [state.state for state in client.status() if state.version == 2] != ["LOADING"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1)
+        assert client.recommend(["ad01"]).model_version == 1
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(30) == 0
+    process.end()
+    assert "not waited for" in "".join(process.log)
 
 
 def test_a_client_rides_over_a_killed_and_restarted_server(

@@ -83,10 +83,12 @@ def write_warmup(version_dir: Path, *logs: prediction_log_pb2.PredictionLog) -> 
 
 
 def test_only_numeric_directories_are_versions(tmp_path: Path) -> None:
-    for name in ("1", "12", "0003", "2.tmp", ".4", "-5", "x", "٣"):
+    largest = 2**63 - 1
+    beyond = (str(largest + 1), "9" * 20, "9" * 200)
+    for name in ("1", "12", "0003", "2.tmp", ".4", "-5", "x", "٣", str(largest), *beyond):
         (tmp_path / name).mkdir()
     (tmp_path / "7").write_text("a file")
-    assert sorted(list_versions(tmp_path)) == [1, 3, 12]
+    assert sorted(list_versions(tmp_path)) == [1, 3, 12, largest]
     assert list_versions(tmp_path / "absent") == {}
 
 

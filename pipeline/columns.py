@@ -149,7 +149,9 @@ def recommender_problem(arguments: dict[str, Any]) -> str:
     """
     from sid_tfx.recommender import SidRecommender
 
-    sizes = {"num_ads": 2, "levels": 1, "codebook_size": 2, "dedup_size": 1, "content_size": 2}
+    sizes: dict[str, Any] = {
+        "num_ads": 2, "levels": 1, "codebook_size": 2, "dedup_size": 1, "content_size": 2,
+    }  # fmt: skip
     try:
         SidRecommender(**sizes, **arguments)
     except (TypeError, ValueError) as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from sid_tfx.evaluation import (
     full_record,
     paired_bootstrap,
 )
+from sid_tfx.file_list import MANIFEST_FILE
 
 MODES = ("generative", "hybrid")
 _BATCH = 256
@@ -115,8 +118,8 @@ def evaluate_servable(
     Args:
         config: The configuration of that run.
         console: Gets the table.
-        through: `"grpc"` asks a model server on the pushed portable servable; `"process"` the
-            recommender in this process.
+        through: `"grpc"` asks a model server on the portable servable that this run pushed;
+            `"process"` the recommender in this process.
         users: Test users, spread evenly; 0 takes all.
 
     Returns:
@@ -125,12 +128,19 @@ def evaluate_servable(
         `metric`, `difference`, `low` and `high`; and one of latencies.
 
     Raises:
-        ConfigError: Nothing was pushed under this configuration.
+        ConfigError: There is no run, or none with test users; or, with `"grpc"`, that run pushed
+            nothing or what is served is another one's.
     """
     try:
         summary = Summary.load(config.home)
     except FileNotFoundError:
         raise ConfigError(f"{config.home} has no run; `python pipeline.py run` first") from None
+    if through == "grpc" and not summary.pushed:
+        said = f": {'; '.join(summary.refusals)}" if summary.refusals else ""
+        raise ConfigError(
+            f"the last run of {config.home} pushed nothing{said}; push with `python pipeline.py "
+            "run`, or measure what it trained with --through process"
+        )
     catalog = SidCatalog.load(summary.artifacts["SidAssigner.catalog"])
     sequences = summary.artifacts["InteractionBuilder.sequences"]
     train = flat_sequences(read_sequences(f"{sequences}/Split-train/*"), catalog)
@@ -161,15 +171,16 @@ def evaluate_servable(
         "popularity": Popularity,
         "item_knn": ItemKnn,
     }
-    for name, make in baselines.items():
-        begin = time.perf_counter()
-        method = make(train, len(catalog))
-        seconds = round(time.perf_counter() - begin, 2)
-        measure(name, "", method, test, through="process", train_seconds=seconds)
     metadata = read_metadata(f"{summary.recommender}/Format-Serving")
     # A refreshed recommender was not trained.
     trained = {"train_seconds": round(metadata.get("train_seconds", 0.0), 2)}
+    # Served first: it is what may be refused.
     with _served(config, summary, catalog, through, test) as (methods, asked, client):
+        for name, make in baselines.items():
+            begin = time.perf_counter()
+            method = make(train, len(catalog))
+            seconds = round(time.perf_counter() - begin, 2)
+            measure(name, "", method, test, through="process", train_seconds=seconds)
         for mode, method in methods.items():
             measure("servable", mode, method, asked, through=through, **trained)
         latency = [_latency(client, ad_histories(test.histories(), catalog))] if client else []
@@ -213,12 +224,26 @@ def _served(
         model_server(base, config.home / "server.log") as target,
         RecommenderClient(target, timeout=120) as client,
     ):
-        reads_context = "recommend_in_context" in client.metadata().signatures
+        served_model = client.metadata()
+        _check_served(base / str(served_model.version), catalog, config)
+        reads_context = "recommend_in_context" in served_model.signatures
         inputs = test.inputs if reads_context else None
         served: dict[str, Recommender] = {
             mode: ServedRecommender(client, catalog, mode, inputs) for mode in MODES
         }
         yield served, test, client
+
+
+def _check_served(version: Path, catalog: SidCatalog, config: Config) -> None:
+    """Refuses a version of another catalogue than the one whose users and ads are measured."""
+    served = json.loads((version / MANIFEST_FILE).read_text())["fingerprints"]["catalog"]
+    if served != catalog.fingerprint:
+        raise ConfigError(
+            f"{version} is what is served, and has catalogue {served}; the last run of "
+            f"{config.home} made {catalog.fingerprint}. Push that one again with the "
+            "command that made it, `python pipeline.py run` or `refresh`, or measure it with "
+            "--through process"
+        )
 
 
 def _latency(client: RecommenderClient, histories: list[list[str]]) -> Record:

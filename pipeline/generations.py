@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ TYPES: dict[str, type[types.Artifact]] = {
 """What the resolver takes and gives; the last four are inputs of Composer under these keys."""
 
 _CURE = "run `python pipeline.py run` first"
+_NOTHING = f"Nothing was pushed yet, so there is nothing to refresh; {_CURE}."
 # From a push back to the run of Composer that made it, by the keys of the inputs between.
 _LINEAGE = ("infra_blessing", "portable")
 _MANIFESTS = {
@@ -43,7 +45,8 @@ _MANIFESTS = {
 class LastPushedGeneration(ResolverStrategy):
     """Resolves the tokenizer, transform graph, recommender and catalogue of the newest push.
 
-    A push that was taken back, by removing its version from the push directory, does not count.
+    A generation that was taken back, by removing a version of it from the push directory, does not
+    count, even where the other flavour's version is still there.
     The parts are those that Composer read, by the lineage in ML Metadata; what they are on disk
     is held against the fingerprints in the servable.
     """
@@ -60,11 +63,8 @@ class LastPushedGeneration(ResolverStrategy):
         Raises:
             Refused: Nothing was pushed, or a part is gone or not what was pushed.
         """
-        pushed = newest_push(input_dict[PUSHED])
-        composed = pushed.id
-        for key in _LINEAGE:
-            composed = _inputs(store, composed)[key]
-        parts = _inputs(store, composed)
+        pushed = newest_push(store, input_dict[PUSHED])
+        parts = _inputs(store, _composed(store, pushed))
         resolved = {PUSHED: [pushed]}
         for key in TYPES.keys() - {PUSHED}:
             resolved[key] = [a for a in input_dict[key] if a.id == parts[key]]
@@ -74,16 +74,42 @@ class LastPushedGeneration(ResolverStrategy):
         return resolved
 
 
-def newest_push(pushes: list[types.Artifact]) -> types.Artifact:
-    """Returns the newest push whose servable is still where it was pushed to.
+def newest_push(store: mlmd.MetadataStore, pushes: list[types.Artifact]) -> types.Artifact:
+    """Returns the newest push whose generation is still where it was pushed to, in every flavour.
+
+    Args:
+        store: The metadata store.
+        pushes: Every PushedModel of the pipeline.
 
     Raises:
         Refused: There is none.
     """
-    for push in sorted(pushes, key=lambda artifact: artifact.id, reverse=True):
-        if push.get_int_custom_property("pushed") and fileio.exists(_destination(push)):
-            return push
-    raise Refused(f"Nothing was pushed yet, so there is nothing to refresh; {_CURE}.")
+    newest_first = sorted(
+        (push for push in pushes if push.get_int_custom_property("pushed")),
+        key=lambda artifact: artifact.id,
+        reverse=True,
+    )
+    if not newest_first:
+        raise Refused(_NOTHING)
+    # A generation that is pushed again after another one stands or falls by its newer versions.
+    for _, group in itertools.groupby(newest_first, lambda push: _composed(store, push)):
+        flavours: dict[str, types.Artifact] = {}
+        for push in group:
+            flavours.setdefault(Path(_destination(push)).parent.parent.name, push)
+        if all(fileio.exists(_destination(push)) for push in flavours.values()):
+            return next(iter(flavours.values()))
+    raise Refused(
+        "Of every generation that was pushed, a version is gone, the newest of them "
+        f"{_destination(newest_first[0])}; {_CURE}."
+    )
+
+
+def _composed(store: mlmd.MetadataStore, push: types.Artifact) -> int:
+    """Id of the portable servable that Composer made with what was pushed: names a generation."""
+    found = push.id
+    for key in _LINEAGE:
+        found = _inputs(store, found)[key]
+    return found
 
 
 def find_last_pushed(metadata_path: Path) -> dict[str, types.Artifact]:
@@ -96,7 +122,7 @@ def find_last_pushed(metadata_path: Path) -> dict[str, types.Artifact]:
         Refused: See `LastPushedGeneration`.
     """
     if not metadata_path.exists():
-        return {PUSHED: newest_push([])}
+        raise Refused(_NOTHING)
     connection = metadata.sqlite_metadata_connection_config(str(metadata_path))
     with metadata.Metadata(connection) as handle:
         store = handle.store

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2
-from tfx.components import Evaluator, Pusher
+from tfx.components import Evaluator
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
@@ -14,6 +14,7 @@ from tfx.types import BaseChannel, Channel
 
 from components.composer.component import Composer
 from components.index_builder.component import IndexBuilder
+from components.pusher import Pusher
 from components.recommender_refresher import RecommenderRefresher
 from components.recommender_trainer import RecommenderTrainer
 from components.serving_validator import ServingValidator

@@ -26,7 +26,7 @@ def compile_pipeline(
     """Writes the pipeline as YAML, pipeline spec 2.1.
 
     The input files are looked at here for their columns, and read by the steps under the same
-    paths. The same input, configuration and arguments give the same bytes.
+    paths, so these are absolute. The same input, configuration and arguments give the same bytes.
 
     Args:
         config: The run's configuration.
@@ -38,8 +38,8 @@ def compile_pipeline(
             the folder of `output`; "" says that `output` is on a volume the steps mount, too.
 
     Raises:
-        ConfigError: `output` is not YAML, `pipeline_root` is no bucket, or Kubeflow does not
-            allow the configuration's name.
+        ConfigError: `output` is not YAML, `pipeline_root` is no bucket, a path means nothing but
+            here, or Kubeflow does not allow the configuration's name.
     """
     if output.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"the pipeline is written as YAML; {output} must end in .yaml or .yml")
@@ -52,6 +52,7 @@ def compile_pipeline(
         raise ConfigError(
             f"name = {config.name!r}: Kubeflow allows lower-case letters, digits and '-'"
         )
+    _check_paths(config)
     output = output.absolute()
     output.parent.mkdir(parents=True, exist_ok=True)
     columns = resolve(config, output.parent / "schemas")
@@ -72,6 +73,25 @@ def compile_pipeline(
     job = runner.run(create_pipeline(config, columns, pipeline_root), write_out=False)
     spec = _finish(job["pipelineSpec"], pipeline_root)
     output.write_text(yaml.safe_dump(spec, sort_keys=True))
+
+
+def _check_paths(config: Config) -> None:
+    """Refuses what a step would look for, or write, in its own container."""
+    if config.run.push_directory is None:
+        raise ConfigError(
+            "run.push_directory is not set: the steps would push into their own containers, where "
+            "no server looks; name a bucket, or a volume that the model server mounts too"
+        )
+    for key, path in (
+        ("data.ads.path", config.data.ads.path),
+        ("data.events.path", config.data.events.path),
+        ("run.push_directory", config.run.push_directory),
+    ):
+        if "://" not in path and not Path(path).is_absolute():
+            raise ConfigError(
+                f"{key} = {path!r} is relative to a folder of this machine; name a bucket, or "
+                "the absolute path of a volume that the steps mount"
+            )
 
 
 def _finish(spec: dict[str, Any], pipeline_root: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tfx.proto import example_gen_pb2
 from components.example_gen.executor import SPLIT, Executor
 from components.example_gen.spec import IngestSpec
 
-_SPECIAL = re.compile(r"[*?\[{]")
+_SPECIAL = re.compile(r"[*?\[]")
 
 
 def ads_gen(path: str, spec: IngestSpec) -> FileBasedExampleGen:
@@ -20,7 +20,7 @@ def ads_gen(path: str, spec: IngestSpec) -> FileBasedExampleGen:
 
     Args:
         path: A file, a glob, or a folder of files; Parquet, JSON Lines, CSV or TFRecord of
-            tf.Example, compressed or not. `{SPAN}`, `{VERSION}` and `{YYYY}` work as in TFX.
+            tf.Example, compressed or not.
         spec: Its columns and limits.
 
     Returns:

@@ -217,7 +217,7 @@ def read_spec(exec_properties: dict[str, Any]) -> IngestSpec:
 
 
 def input_pattern(exec_properties: dict[str, Any]) -> str:
-    """The glob that the component reads, its span already filled in by the driver."""
+    """The glob that the component reads."""
     config = example_gen_pb2.Input()
     proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], config)
     return os.path.join(

@@ -47,6 +47,8 @@ def refresh(**options: Any) -> None:
 def execute(name: str, json_path: Path | None, then_query: bool, **options: Any) -> None:
     """Runs one of the pipelines of `pipeline.run` and says what came of it."""
     config = read_config(**options)
+    if then_query:
+        _ = config.push_directory  # A bucket is refused now, and not after the run.
     console.print(f"ads:    {config.data.ads.path}", soft_wrap=True, highlight=False)
     console.print(f"events: {config.data.events.path}", soft_wrap=True, highlight=False)
     log_to_file(config.home / "run.log")

@@ -243,7 +243,7 @@ def test_components_carry_their_spec():
         ("/a/b.csv", ("/a", "b.csv")),
         ("b.csv", (".", "b.csv")),
         ("/a/x*/b.csv", ("/a", "x*/b.csv")),
-        ("gs://bucket/day-{SPAN}/b.csv", ("gs://bucket", "day-{SPAN}/b.csv")),
+        ("gs://bucket/day-*/b.csv", ("gs://bucket", "day-*/b.csv")),
     ],
 )
 def test_split_pattern(path, expected):

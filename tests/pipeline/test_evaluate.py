@@ -1,6 +1,9 @@
 """`evaluate recommender` on what a run left: records, levels, differences."""
 
 import dataclasses
+import json
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import portpicker
@@ -9,10 +12,12 @@ import tensorflow as tf
 from rich.console import Console
 
 from components.interaction_builder.sequences import split_user
+from pipeline import evaluate as evaluation
 from pipeline.config import ConfigError, load_config
 from pipeline.evaluate import evaluate_servable, newest_columns
 from pipeline.run import SUMMARY_FILE, Summary
 from pipeline.showcase import query_server
+from serving.results import AdList, ModelMetadata, ScoredAd
 from sid_tfx.baselines import ItemKnn
 from sid_tfx.bundle import load_bundle, save_bundle
 from sid_tfx.datasets.sequences import Sequences, leave_one_out
@@ -146,6 +151,74 @@ def test_without_a_run_it_says_what_to_do(tmp_path):
     config = load_config(None, [f"run.root={tmp_path}"])
     with pytest.raises(ConfigError, match=r"pipeline\.py run"):
         evaluate_servable(config, Console(), through="process")
+
+
+class FakeClient:
+    """A server of version 7 that answers every history with the same ads."""
+
+    def __init__(self, target, timeout=0.0):
+        self.answer = AdList(tuple(ScoredAd(f"ad{n:03d}", 0.0) for n in range(15)), 7)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def metadata(self):
+        return ModelMetadata(7, {})
+
+    def recommend(self, history):
+        return self.answer
+
+    def recommend_filtered(self, histories, **rules):
+        return [self.answer] * len(histories)
+
+
+@pytest.fixture
+def pushed(run, tmp_path, monkeypatch):
+    """The same run, pushed: its configuration, summary and, to be written, the served manifest."""
+    monkeypatch.setattr(evaluation, "model_server", lambda base, log: nullcontext(str(base)))
+    monkeypatch.setattr(evaluation, "RecommenderClient", FakeClient)
+    config = load_config(None, [f"run.root={tmp_path}", "name=small", "servable.max_k=15"])
+    paths = {
+        flavour: str(config.push_directory / flavour / "sid_tfx" / "7")
+        for flavour in ("portable", "scann")
+    }
+    summary = dataclasses.replace(Summary.load(run[0].home), servables=paths, refusals=[])
+    manifest = Path(paths["portable"]) / "assets.extra" / "sid_tfx.json"
+    manifest.parent.mkdir(parents=True)
+    return config, summary, manifest
+
+
+def test_what_the_run_pushed_is_measured_through_a_server(pushed):
+    config, summary, manifest = pushed
+    manifest.write_text(json.dumps({"fingerprints": {"catalog": make_catalog().fingerprint}}))
+    summary.save(config.home / SUMMARY_FILE)
+    records = evaluate_servable(config, Console(), through="grpc")
+    assert {r["through"] for r in records if r.get("method") == "servable"} == {"grpc"}
+
+
+def test_a_served_version_of_another_run_is_not_measured(pushed):
+    config, summary, manifest = pushed
+    manifest.write_text(json.dumps({"fingerprints": {"catalog": "another"}}))
+    summary.save(config.home / SUMMARY_FILE)
+    with pytest.raises(ConfigError, match=r"sid_tfx/7 is .* catalogue another; .*pipeline\.py run"):
+        evaluate_servable(config, Console(), through="grpc")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"refusals": ["recall is below the limit"]}, "pushed nothing: recall is below the limit"),
+        ({"servables": {}}, "pushed nothing; push with"),
+    ],
+)
+def test_a_run_that_was_refused_is_not_measured_by_what_an_earlier_one_pushed(pushed, change, said):
+    config, summary, _ = pushed
+    dataclasses.replace(summary, **change).save(config.home / SUMMARY_FILE)
+    with pytest.raises(ConfigError, match=said):
+        evaluate_servable(config, Console(), through="grpc")
 
 
 def test_a_query_without_a_server_says_how_to_start_one(run):

@@ -1,7 +1,7 @@
 """Which generation a refresh builds on: the newest push that still stands, part by part."""
 
-import itertools
 import json
+import shutil
 
 import pytest
 from ml_metadata.proto import metadata_store_pb2
@@ -26,13 +26,13 @@ class History:
     def __init__(self, folder):
         self.folder = folder
         self.path = folder / "metadata.sqlite"
-        self.count = itertools.count()
+        self.blessings = {}
         connection = metadata.sqlite_metadata_connection_config(str(self.path))
         with metadata.Metadata(connection) as handle:
             self.store = handle.store
 
-    def push(self, name: str, pushed: int = 1) -> dict[str, int]:
-        """One run from Composer to Pusher; returns the ids of what it used."""
+    def push(self, name: str, pushed: int = 1, flavours=("portable", "scann")) -> dict[str, int]:
+        """One run from Composer to the Pushers; returns the ids of what it used."""
         parts = {key: TYPES[key]() for key in TYPES if key != PUSHED}
         for key, artifact in parts.items():
             artifact.uri = str(self.folder / name / key)
@@ -40,18 +40,38 @@ class History:
         self._write_manifests(name)
         # A model of another stage must never be taken for the tokenizer or the recommender.
         portable = self._put(standard_artifacts.Model())
-        self.composer = self._run({k: a.id for k, a in parts.items()}, {"portable": portable.id})
+        scann = self._put(standard_artifacts.Model())
+        self._run(
+            {key: artifact.id for key, artifact in parts.items()},
+            {"portable": portable.id, "scann": scann.id},
+        )
         self.portable = portable.id
-        blessing = self._put(standard_artifacts.InfraBlessing())
-        self._run({"portable": portable.id}, {"portable_blessing": blessing.id})
-        push = standard_artifacts.PushedModel()
-        push.set_int_custom_property("pushed", pushed)
-        push.set_string_custom_property("pushed_destination", str(self.destination(name)))
-        self._run({"infra_blessing": blessing.id}, {"pushed_model": self._put(push).id})
+        self.blessings[name] = {
+            flavour: self._put(standard_artifacts.InfraBlessing()).id for flavour in flavours
+        }
+        self._run({"portable": portable.id, "scann": scann.id}, self.blessings[name])
+        self.push_again(name, name, pushed)
         return {key: artifact.id for key, artifact in parts.items()}
 
-    def destination(self, name: str):
-        return self.folder / "serving" / name
+    def push_again(self, name: str, version: str, pushed: int = 1) -> None:
+        """The Pushers of a later run with the same servables."""
+        for flavour, blessing in self.blessings[name].items():
+            destination = self.destination(version, flavour)
+            push = standard_artifacts.PushedModel()
+            push.set_int_custom_property("pushed", pushed)
+            push.set_string_custom_property("pushed_destination", str(destination))
+            self._run({"infra_blessing": blessing}, {"pushed_model": self._put(push).id})
+            self._write(
+                destination / "assets.extra" / "sid_tfx.json",
+                {"fingerprints": self._fingerprints(name)},
+            )
+
+    def take_back(self, version: str, *flavours: str) -> None:
+        for flavour in flavours or ("portable", "scann"):
+            shutil.rmtree(self.destination(version, flavour))
+
+    def destination(self, version: str, flavour: str = "portable"):
+        return self.folder / "serving" / flavour / "sid_tfx" / version
 
     def take_from_cache(self, parts: dict[str, int]) -> None:
         """A later run that had Composer cached, and a resolver that handed the servable on."""
@@ -59,7 +79,7 @@ class History:
         self._run({}, {"model": self.portable}, EVENT.INTERNAL_OUTPUT)
 
     def _write_manifests(self, name: str) -> None:
-        fingerprints = {part: f"{name}-{part}" for part in ("tokenizer", "recommender", "catalog")}
+        fingerprints = self._fingerprints(name)
         for part in ("tokenizer", "recommender"):
             self._write(
                 self.folder / name / part / "Format-Serving" / "metadata.json",
@@ -69,10 +89,10 @@ class History:
             self.folder / name / "catalog" / "manifest.json",
             {"fingerprints": {"catalog": fingerprints["catalog"]}},
         )
-        self._write(
-            self.destination(name) / "assets.extra" / "sid_tfx.json",
-            {"fingerprints": fingerprints},
-        )
+
+    @staticmethod
+    def _fingerprints(name: str) -> dict[str, str]:
+        return {part: f"{name}-{part}" for part in ("tokenizer", "recommender", "catalog")}
 
     @staticmethod
     def _write(path, content) -> None:
@@ -131,9 +151,46 @@ def test_a_refused_push_and_a_withdrawn_one_do_not_count(history):
     first = history.push("first")
     history.push("second")
     history.push("third", pushed=0)
-    (history.destination("second") / "assets.extra" / "sid_tfx.json").unlink()
-    (history.destination("second") / "assets.extra").rmdir()
-    history.destination("second").rmdir()
+    history.take_back("second")
+    assert _ids(find_last_pushed(history.path)) == first
+
+
+@pytest.mark.parametrize("flavour", ["portable", "scann"])
+def test_a_generation_of_which_one_flavour_was_withdrawn_does_not_count(history, flavour):
+    first = history.push("first")
+    history.push("second")
+    history.take_back("second", flavour)
+    assert _ids(find_last_pushed(history.path)) == first
+    history.take_back("first", flavour)
+    with pytest.raises(
+        Refused, match=r"a version is gone, .*/second; run `python pipeline\.py run`"
+    ):
+        find_last_pushed(history.path)
+
+
+def test_a_generation_that_was_pushed_in_one_flavour_only_counts(history):
+    history.push("first")
+    second = history.push("second", flavours=("portable",))
+    assert _ids(find_last_pushed(history.path)) == second
+
+
+def test_a_generation_pushed_again_is_the_last_until_that_push_is_withdrawn(history):
+    first = history.push("first")
+    second = history.push("second")
+    history.push_again("first", "first-again")
+    # Old versions may go, to free the disk.
+    history.take_back("first")
+    assert _ids(find_last_pushed(history.path)) == first
+    history.take_back("first-again", "portable")
+    assert _ids(find_last_pushed(history.path)) == second
+
+
+def test_withdrawn_pushes_uncover_the_one_before_them(history):
+    first = history.push("first")
+    history.push("second")
+    history.push_again("first", "first-again")
+    history.take_back("first-again")
+    history.take_back("second")
     assert _ids(find_last_pushed(history.path)) == first
 
 

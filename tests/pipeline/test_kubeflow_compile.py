@@ -177,6 +177,10 @@ def test_buckets_stay_buckets(spec, compiled):
         ({"output": Path("pipeline.json")}, [], "must end in .yaml"),
         ({"pipeline_root": "/mnt/artifacts"}, [], "'/mnt/artifacts' is no bucket"),
         ({}, ["name=a_b"], "name = 'a_b'"),
+        ({}, ["run.push_directory=null"], "run.push_directory is not set"),
+        ({}, ["run.push_directory=models"], "run.push_directory = 'models' is relative"),
+        ({}, ["data.ads.path=ads.parquet"], "data.ads.path = 'ads.parquet' is relative"),
+        ({}, ["data.events.path=./e-*.csv"], "data.events.path = './e-.*csv' is relative"),
     ],
 )
 def test_what_kubeflow_would_reject_is_refused_here(overrides, tmp_path, arguments, more, said):

@@ -230,6 +230,16 @@ def test_a_second_view_is_the_last_positive_of_an_ad_without_advertiser_or_categ
     assert not positives(labels, 0)[3].any()
 
 
+def test_unknown_ids_are_missing_and_equal_no_other():
+    category = np.array([[5, 1], [7, 1], [5, 6], [1, 1]])
+    advertiser = np.array([1, 1, 9, 1])
+    labels = np.asarray(losses.granularity_labels(category, 2, advertiser))
+    np.testing.assert_array_equal(labels[:, :, 0], [[5, 5], [7, 7], [5, 6], [0, 0]])
+    np.testing.assert_array_equal(labels[:, 1, 1], [0, 0, 9, 0])
+    own = losses.granularity_labels(category, 2, advertiser, ad_row=np.arange(4))
+    np.testing.assert_array_equal(positives(own, 1), np.eye(4, dtype=bool))
+
+
 def test_a_schema_without_advertisers_takes_second_views_at_the_last_level():
     category = np.array([[2, 3], [2, 3], [2, 3]])
     labels = losses.granularity_labels(category, 2, ad_row=np.array([0, 1, 1]))

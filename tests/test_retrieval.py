@@ -382,15 +382,19 @@ def test_the_fastest_that_meets_the_target_is_chosen():
         trial = retrieval.Trial(BruteForce(), retrieval.Recall(recall, 0.0), 1.0)
         return selection.Tuned(trial, met, (trial,))
 
-    def choose(flavour, scann, partitioned, times, kind="auto"):
+    def choose(flavour, scann, partitioned, times, kind="auto", missed=""):
         found = {"scann": scann, "partitioned": partitioned}
+        judged = {name: one.best.recall for name, one in found.items()}
+        judged |= {missed: retrieval.Recall(0.89, 0.01)} if missed else {}
         times = dict(zip(("brute_force", "scann", "partitioned"), times, strict=True))
-        return selection._choose(flavour, kind, 10, 0.9, found, times)
+        return selection._choose(flavour, kind, 10, 0.9, found, judged, times)
 
     good, poor = tuned(0.95), tuned(0.85, met=False)
     assert choose("scann", good, good, (9.0, 1.0, 2.0))[0] == "scann"
     assert choose("scann", good, good, (9.0, 2.0, 1.0))[0] == "partitioned"
     assert choose("scann", poor, good, (9.0, 1.0, 2.0))[0] == "partitioned"
+    assert choose("scann", good, good, (9.0, 1.0, 2.0), missed="scann")[0] == "partitioned"
+    assert choose("portable", good, good, (9.0, 1.0, 2.0), missed="partitioned")[0] == "brute_force"
     assert choose("portable", good, good, (9.0, 1.0, 2.0))[0] == "partitioned"
     kind, reason = choose("portable", good, good, (1.0, 0.1, 0.9))
     assert kind == "brute_force"

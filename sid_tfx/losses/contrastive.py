@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from sid_tfx.directions import to_unit
+from sid_tfx.features import MISSING, UNKNOWN
 
 MASKED = -1e9
 """A logit that counts for nothing."""
@@ -31,12 +32,13 @@ def granularity_labels(
     Level l looks at the category prefix of depth ceil(l * depth / levels). Where an ad's path is
     shorter, its last known prefix stands in. The last level also asks for the same advertiser;
     where an ad has no category or no advertiser, only a second view of that ad is its positive
-    there.
+    there. An id that the vocabulary doesn't know is missing too: two unknown ones needn't be equal.
 
     Args:
-        category: Prefix ids int `[B, depth]`, 0 where the path is shorter.
+        category: Prefix ids int `[B, depth]`, 0 where the path is shorter, 1 where unknown.
         levels: L.
-        advertiser: Advertiser ids int `[B]`, 0 where missing; None where ads have none.
+        advertiser: Advertiser ids int `[B]`, 0 where missing, 1 where unknown; None where ads have
+            none.
         ad_row: int `[B]`, which ad a row is; None where no ad has a second view. Then an ad
             without advertiser has no positive at the last level, unless no ad has an advertiser.
 
@@ -47,7 +49,8 @@ def granularity_labels(
     depth = category.shape[1]
     filled, last = [], ops.zeros_like(category[:, 0])
     for position in range(depth):
-        last = ops.where(ops.equal(category[:, position], 0), last, category[:, position])
+        prefix = category[:, position]
+        last = ops.where(ops.less_equal(prefix, UNKNOWN), last, prefix)
         filled.append(last)
     prefixes = [
         ops.cast(filled[math.ceil((level + 1) * depth / levels) - 1], "int32")
@@ -55,7 +58,8 @@ def granularity_labels(
     ]
     seconds = [ops.ones_like(prefixes[0])] * levels
     if advertiser is not None:
-        seconds[-1] = ops.cast(advertiser, "int32")
+        advertiser = ops.cast(advertiser, "int32")
+        seconds[-1] = ops.where(ops.less_equal(advertiser, UNKNOWN), MISSING, advertiser)
     if ad_row is not None:
         # Negative, so that no ad's own number is a category's or an advertiser's.
         own = -1 - ops.cast(ad_row, "int32")

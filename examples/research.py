@@ -118,7 +118,7 @@ def train_tokenizer(
         batch_size=64,
         seed=settings.seed,
     )
-    # `distinct_sids` in the progress bar is the first thing to watch: it falls when codes collapse.
+    # `distinct_share` in the progress bar is what to watch first: it falls when codes collapse.
     tokenizer.fit(batches, epochs=settings.tokenizer_epochs, verbose=2)
     return tokenizer, features
 

@@ -100,7 +100,8 @@ def set_hybrid_weights(
 
     Args:
         hybrid: Ranks in mode `"hybrid"`; its recommender is changed.
-        validation: Users with held-out targets; without any, what is not configured stays 1.
+        validation: Users with held-out targets; without any, what is not configured stays
+            what it is: 1, or 0 for a dense score that the loss left out.
         settings: May have `dense_weight` and `successor_weight`.
 
     Returns:

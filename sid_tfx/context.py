@@ -117,6 +117,7 @@ class EventContext:
         timestamps: np.ndarray,
         events: np.ndarray | None = None,
         weights: np.ndarray | None = None,
+        segments: np.ndarray | None = None,
     ) -> np.ndarray:
         """The ids of histories.
 
@@ -124,6 +125,8 @@ class EventContext:
             timestamps: int64 `(S, T)`, Unix seconds, oldest first; 0 where unknown.
             events: str `(S, T)`, "" where unknown; None where none is known.
             weights: float32 `(S, T)`, 0 where unknown; None where none is known.
+            segments: int32 `(S, T)`, equal where two events are of one history; None if a row is
+                one.
 
         Returns:
             int32 `(S, T, C)`, the last axis in the order of `fields`.
@@ -131,7 +134,7 @@ class EventContext:
         shape = np.shape(timestamps)
         found = []
         if self.time:
-            found.append(time_ids(np.asarray(timestamps)))
+            found.append(time_ids(np.asarray(timestamps), segments))
         if self.events:
             found.append(np.zeros(shape, int) if events is None else self._event_ids(events))
         if self.weight:
@@ -156,11 +159,17 @@ class EventContext:
         return cls(**(fields or {}))
 
 
-def time_ids(timestamps: np.ndarray) -> np.ndarray:
-    """Ids of the gaps before each of the times `(S, T)`; 0 where either time is unknown."""
+def time_ids(timestamps: np.ndarray, segments: np.ndarray | None = None) -> np.ndarray:
+    """Ids of the gaps before each of the times `(S, T)`; 0 where either time is unknown.
+
+    Nor has the first time of a segment a gap before it.
+    """
     before, after = timestamps[:, :-1], timestamps[:, 1:]
     ids = 1 + np.searchsorted(TIME_EDGES, after - before, side="right")
-    return np.pad(np.where((before > 0) & (after > 0), ids, 0), ((0, 0), (1, 0)))
+    known = (before > 0) & (after > 0)
+    if segments is not None:
+        known &= segments[:, :-1] == segments[:, 1:]
+    return np.pad(np.where(known, ids, 0), ((0, 0), (1, 0)))
 
 
 def weight_ids(weights: np.ndarray) -> np.ndarray:

@@ -17,6 +17,8 @@ from sid_tfx.embedding import look_up
 from sid_tfx.layers import CatalogSoftmax, ContextEmbedding, DenseHead, SuccessorMemory
 from sid_tfx.layers.cross_entropy import cross_entropy
 from sid_tfx.layers.history import history_rows, next_rows, read_histories
+from sid_tfx.precision import check_float32
+from sid_tfx.sequence_model import SequenceModel
 from sid_tfx.transformer import SeededLayers
 
 _ARCHITECTURE_ARGUMENTS = (
@@ -26,7 +28,7 @@ _ARCHITECTURE_ARGUMENTS = (
 
 
 @keras.saving.register_keras_serializable(package="sid_tfx")
-class SidRecommender(keras.Model):
+class SidRecommender(SequenceModel):
     """A transformer that reads a user's history of ads and writes the next ad's semantic ID.
 
     How it reads and writes is its architecture (`sid_tfx.architectures`): `"item_level"`, one
@@ -68,7 +70,8 @@ class SidRecommender(keras.Model):
         catalog_softmax: Whether a code's probability is among those that the catalogue has after
             the same prefix (`CatalogSoftmax`), in training and decoding, or among all codes.
         id_embedding: Whether ads have a trained vector of their own beside codes and content.
-        dense_loss_weight: Weight of the dense loss; 0 trains the codes alone.
+        dense_loss_weight: Weight of the dense loss; 0 trains the codes alone, so the untrained
+            dense score starts with `dense_weight` 0, not 1, in hybrid mode.
         dense_negatives: The dense loss compares with all ads if there are at most this many, else
             with this many drawn uniformly per step.
         context: An `EventContext`, or its `to_dict()`: what is read beside the ads; None for
@@ -78,6 +81,7 @@ class SidRecommender(keras.Model):
         successor_sizes: Entries of the `SuccessorMemory` and the most that an ad has; None for no
             memory. `for_catalog` takes them from the table it is given.
         seed: Integer; fixes initial weights and dropout.
+        **kwargs: As of `keras.Model`. Any dtype policy but float32 is refused.
 
     Example:
 
@@ -120,6 +124,7 @@ class SidRecommender(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_float32(self)
         if not isinstance(context, EventContext):
             context = EventContext.from_dict(context)
         self._config: dict[str, Any] = {
@@ -172,12 +177,9 @@ class SidRecommender(keras.Model):
             trainable=False,
             name="ad_content",
         )
-        self.dense_weight = self.add_weight(
-            shape=(), initializer="ones", trainable=False, name="dense_weight"
-        )
-        self.successor_weight = self.add_weight(
-            shape=(), initializer="ones", trainable=False, name="successor_weight"
-        )
+        # What nothing trains has no say in hybrid mode.
+        self.dense_weight = self._hybrid_weight("dense_weight", float(dense_loss_weight > 0))
+        self.successor_weight = self._hybrid_weight("successor_weight", 1.0)
         self.id_vectors = None
         if id_embedding:
             self.id_vectors = self.add_weight(
@@ -243,6 +245,10 @@ class SidRecommender(keras.Model):
         if self.context_embedding is not None:
             self.context_embedding.build((None, None, len(self.context.sizes)))
         self.built = True
+
+    def _hybrid_weight(self, name: str, start: float) -> Any:
+        initializer = keras.initializers.Constant(start)
+        return self.add_weight(shape=(), initializer=initializer, trainable=False, name=name)
 
     def set_catalog(self, catalog: SidCatalog) -> None:
         """Fills the tables of the catalogue, which must have the sizes the model was made with."""
@@ -379,14 +385,7 @@ class SidRecommender(keras.Model):
         """Dense scores `[B, N]` of all ads."""
         return ops.matmul(self.dense_query(state), ops.transpose(self.item_vectors()))
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
+    def history_loss(self, x: Any, y: Any, y_pred: Any, training: bool = True) -> Any:
         """Mean over all targets of the code losses plus the weighted dense loss.
 
         Args:
@@ -394,8 +393,10 @@ class SidRecommender(keras.Model):
             y: Targets of the histories, int32 `[B]` of row + 1; None where each ad of a history
                 is the target of the ads before it.
             y_pred: The states that `call` returned.
-            sample_weight: Ignored.
             training: Whether to drop.
+
+        Raises:
+            ValueError: The architecture needs targets and gets none, or the other way round.
         """
         histories, segments = read_histories(x, self.max_history)
         rows = history_rows(histories)

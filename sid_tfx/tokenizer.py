@@ -18,12 +18,14 @@ from sid_tfx.callbacks import (
     LearningRateDecay,
     writers_first,
 )
+from sid_tfx.callbacks.given import each_callback, still_needed
 from sid_tfx.datasets.pairs import PairBatches
-from sid_tfx.datasets.sample import sample_features
+from sid_tfx.datasets.sample import check_batches, sample_features
 from sid_tfx.encoders import LatentEncoder
 from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.health import distinct_share, perplexities
 from sid_tfx.losses.objective import Objective, check_weights
+from sid_tfx.precision import check_float32
 from sid_tfx.quantizers import Quantizer
 from sid_tfx.transformer import SeededLayers
 
@@ -57,6 +59,8 @@ class SidTokenizer(keras.Model):
     dead codes while it trains; without both, residual codebooks collapse in an epoch or two. An
     encoder without weights has nothing to train: then `fit` sets the codebooks and is done.
 
+    Everything is float32, whatever the hardware; another dtype policy is refused.
+
     Args:
         encoder: A `LatentEncoder`.
         quantizer: A `Quantizer` for vectors of the encoder's latent size.
@@ -83,7 +87,8 @@ class SidTokenizer(keras.Model):
         seed: Seed of the decoder's and the losses' weights, of k-means and of revival.
 
     Raises:
-        ValueError: An argument is out of its range, or the parts do not fit together.
+        ValueError: An argument is out of its range, the parts do not fit together, or the dtype
+            policy is not float32.
 
     Example:
 
@@ -124,6 +129,7 @@ class SidTokenizer(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_float32(self, encoder, quantizer)
         if encoder.latent_dim != quantizer.input_dim or encoder.levels != quantizer.levels:
             raise ValueError(
                 f"The encoder gives vectors of {encoder.latent_dim} for {encoder.levels} levels, "
@@ -158,7 +164,7 @@ class SidTokenizer(keras.Model):
         make = SeededLayers(seed)
         self.decoder: list[keras.layers.Dense] = []
         # Vectors quantized as they are need no decoder: the code vectors are of their kind.
-        if encoder.trainable_weights or quantizer.dim != encoder.target_dim:
+        if encoder.has_weights or quantizer.dim != encoder.target_dim:
             self.decoder = [
                 make.dense(width, activation="relu", name=f"decoder_{n}")
                 for n, width in enumerate(decoder_units)
@@ -184,11 +190,17 @@ class SidTokenizer(keras.Model):
             "refits": list(refits),
             "seed": seed,
         }
-        health = ["distinct_sids", *(f"perplexity_{n + 1}" for n in range(self.levels))]
+        health = ["distinct_share", *(f"perplexity_{n + 1}" for n in range(self.levels))]
         self.trackers = {
             name: keras.metrics.Mean(name=name) for name in [*self.objective.terms, *health]
         }
         self.build()
+        # What a layer makes is trainable although the layer was constructed frozen, as a loaded one
+        # is. Keras passes its state on where it is set, and on TensorFlow only where it changes.
+        for part in (encoder, quantizer, self):
+            if not part.trainable:
+                part.trainable = True
+                part.trainable = False
 
     @classmethod
     def from_preset(
@@ -301,7 +313,7 @@ class SidTokenizer(keras.Model):
         for name, value in terms.items():
             self.trackers[name].update_state(value)
         codes = y_pred["codes"]
-        self.trackers["distinct_sids"].update_state(distinct_share(codes, x["ad_row"]))
+        self.trackers["distinct_share"].update_state(distinct_share(codes, x["ad_row"]))
         perplexity = perplexities(codes, self.codebook_size)
         for level in range(self.levels):
             self.trackers[f"perplexity_{level + 1}"].update_state(perplexity[level])
@@ -315,7 +327,17 @@ class SidTokenizer(keras.Model):
                 gradients clipped to norm 1.
             **kwargs: As in `keras.Model.compile`. `jit_compile` is off on TensorFlow unless asked
                 for: XLA uses one core of a CPU and is slow at dropout.
+
+        Raises:
+            ValueError: `loss` or `loss_weights` is given; the constructor's weights say what is
+                trained on.
         """
+        for name in ("loss", "loss_weights"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"compile can't take {name}: the losses are SidTokenizer's own, weighted by "
+                    "the constructor's loss_weights; give the weights there or to from_preset."
+                )
         if optimizer is None:
             optimizer = keras.optimizers.AdamW(1e-3, weight_decay=1e-5, global_clipnorm=1.0)
         if keras.backend.backend() == "tensorflow":
@@ -349,9 +371,24 @@ class SidTokenizer(keras.Model):
         Compiles with the defaults where `compile` was not called, and sets the codebooks from data
         where nothing did. Adds the callbacks that this tokenizer's parts need, where the given
         ones have none of the kind: `DeadCodeRevival`, `CodebookRefit` (on a first training),
-        `ConflictMining` (on `PairBatches`), `LearningRateDecay`, `ExplorationDecay` and
-        `DiversityRefresh`.
+        `ConflictMining` (on `PairBatches`), `LearningRateDecay` (unless Keras'
+        `LearningRateScheduler` or `ReduceLROnPlateau` is given), `ExplorationDecay` and
+        `DiversityRefresh`. To a `CallbackList` in place of a list nothing is added.
+
+        Args:
+            x: `PairBatches`, or a `PyDataset`, a `tf.data.Dataset` or what else Keras reads in
+                batches, anew in each epoch.
+            *args: As in `keras.Model.fit`.
+            **kwargs: As in `keras.Model.fit`.
+
+        Returns:
+            A `History`; empty where nothing is trained.
+
+        Raises:
+            TypeError: `x` is arrays or an iterator that can be read only once.
+            ValueError: A batch lacks what a loss reads.
         """
+        check_batches(x)
         if not self.compiled:
             self.compile()
         first = not self._initialized()
@@ -364,10 +401,9 @@ class SidTokenizer(keras.Model):
         callbacks = kwargs.pop("callbacks", None) or []
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-            given = {type(callback) for callback in callbacks}
-            needed = [c for c in self._callbacks(x, first) if type(c) not in given]
+            needed = still_needed(self._callbacks(x, first), callbacks)
             callbacks = writers_first([*needed, *callbacks])
-        for callback in getattr(callbacks, "callbacks", callbacks):
+        for callback in each_callback(getattr(callbacks, "callbacks", callbacks)):
             if isinstance(callback, ConflictMining):
                 callback.prepare(self)
         if isinstance(x, keras.utils.PyDataset):
@@ -443,6 +479,7 @@ class SidTokenizer(keras.Model):
         """Returns the constructor's arguments, JSON-able."""
         return {
             "name": self.name,
+            "trainable": self.trainable,
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "quantizer": keras.saving.serialize_keras_object(self.quantizer),
             **self._config,

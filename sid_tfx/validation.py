@@ -1,17 +1,17 @@
 """Ranking on validation users while a recommender trains, to choose the epoch that is kept."""
 
-import keras
-
+from sid_tfx.callbacks.order import LogWriter
 from sid_tfx.datasets.sequences import EvaluationSet
 from sid_tfx.evaluation import MAX_HISTORY, GenerativeRecommender, Recommender
 from sid_tfx.metrics.ranking import ranking_metrics, target_ranks
 
 
-class RankingValidation(keras.callbacks.Callback):
+class RankingValidation(LogWriter):
     """Adds `val_recall@10` and `val_ndcg@10` to every epoch's logs, for `EarlyStopping` to read.
 
     The loss is a poor guide to when to stop: label smoothing and the dense term keep it moving
-    after the ranking has stopped improving.
+    after the ranking has stopped improving. `fit` of `SidRecommender` and `SasRec` puts this
+    callback before those that read the logs; for another model's `fit` `writers_first` does.
 
     Args:
         validation: One target per user; `EvaluationSet.sample` keeps this cheap.

@@ -1,7 +1,9 @@
 """Every architecture trains with `fit`, decodes under the trie, exports and comes back."""
 
+import importlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -180,8 +182,11 @@ def test_it_comes_back_from_its_config(architecture):
 def test_batches_of_the_wrong_kind_are_refused(catalog, architecture, y, cure):
     model = SidRecommender.for_catalog(catalog, **SMALL, architecture=architecture)
     rows = np.array([[1, 2, 3]])
-    with pytest.raises(ValueError, match=cure):
+    with pytest.raises(ValueError, match=cure) as error:
         model.compute_loss(x=rows, y=y, y_pred=model(rows))
+    module, name = re.search(r"(sid_tfx[\w.]*)\.(\w+)", str(error.value)).groups()
+    assert name == cure
+    assert hasattr(importlib.import_module(module), name), "what the sentence names is there"
 
 
 def test_the_default_also_trains_on_one_target_per_example(catalog):

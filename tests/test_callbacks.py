@@ -17,6 +17,7 @@ from sid_tfx.callbacks import (
     SidHealth,
     writers_first,
 )
+from sid_tfx.callbacks.given import each_callback, still_needed
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.losses import CodeDiversity
 
@@ -37,6 +38,7 @@ class Quantizer(keras.layers.Layer):
             self.exploration = self.add_weight(
                 shape=(), initializer=keras.initializers.Constant(2.0), trainable=False
             )
+            self.initial_exploration = 2.0
         self.built = True
 
     def revive(self, threshold=0.05, seed=0):
@@ -105,6 +107,12 @@ def test_writers_come_first_and_keep_their_order():
     assert writers_first([board, health, guard, decay]) == [health, decay, board, guard]
 
 
+def test_averages_of_the_weights_are_what_writers_measure():
+    swap, health = keras.callbacks.SwapEMAWeights(swap_on_epoch=True), SidHealth(ADS)
+    guard = CollapseGuard()
+    assert writers_first([swap, guard, health]) == [swap, health, guard]
+
+
 def test_the_progress_bar_shows_health_wherever_the_callback_stands(capsys):
     fit(Toy(), [CollapseGuard(), SidHealth(ADS)], epochs=1, verbose=2)
     shown = capsys.readouterr().out
@@ -120,6 +128,13 @@ def test_exploration_falls_from_its_start_to_none(schedule, expected):
     history = fit(model, [ExplorationDecay(until=4 / 6, schedule=schedule)], epochs=6)
     assert history["exploration"] == pytest.approx(expected, abs=1e-4)
     assert model.explored == pytest.approx(np.repeat(expected, 2), abs=1e-4), "in every step"
+
+
+def test_every_training_explores_from_the_start():
+    model = Toy(explores=True)
+    first = fit(model, [ExplorationDecay(until=1.0)])["exploration"]
+    assert float(model.quantizer.exploration) < 1.0
+    assert fit(model, [ExplorationDecay(until=1.0)])["exploration"] == first
 
 
 def test_learning_rate_falls_by_a_cosine_and_comes_back():
@@ -161,6 +176,24 @@ def test_callbacks_work_with_a_quantizer_without_revival():
     assert model.initialized == 1
 
 
+def test_a_given_callback_of_the_kind_or_a_subclass_does_the_work():
+    class Revival(DeadCodeRevival):
+        pass
+
+    needed = [DeadCodeRevival(), LearningRateDecay(), ExplorationDecay()]
+    assert still_needed(needed, []) == needed
+    assert still_needed(needed, [Revival(), SidHealth(ADS)]) == needed[1:]
+    assert still_needed(needed, [LearningRateDecay()]) == [needed[0], needed[2]]
+    nested = keras.callbacks.CallbackList([keras.callbacks.CallbackList([Revival()])])
+    assert still_needed(needed, [nested]) == needed[1:]
+
+
+def test_callbacks_in_lists_of_callbacks_are_found_in_order():
+    first, second, third = CollapseGuard(), SidHealth(ADS), DeadCodeRevival()
+    nested = keras.callbacks.CallbackList([second, keras.callbacks.CallbackList([third])])
+    assert list(each_callback([first, nested])) == [first, second, third]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -172,7 +205,7 @@ def test_callbacks_work_with_a_quantizer_without_revival():
         (lambda: ConflictMining(BATCHES, replay=1.0), r"replay .* 1\.0"),
         (lambda: ConflictMining(BATCHES, batch_size=0), "batch_size .* 0"),
         (lambda: CollapseGuard(after=-1), "after .* -1"),
-        (lambda: CollapseGuard(distinct_sids=0.0), r"distinct_sids .* 0\.0"),
+        (lambda: CollapseGuard(distinct_share=0.0), r"distinct_share .* 0\.0"),
         (lambda: DeadCodeRevival(threshold=1.0), r"threshold .* 1\.0"),
         (lambda: CodebookRefit(ADS, at=(0.0,)), "at must hold"),
     ],

@@ -176,6 +176,63 @@ def test_packed_batches_have_the_context_that_each_history_has_alone():
     assert sorted(found) == sorted(want)
 
 
+def left_of(batches):
+    """Histories that are left after deletion, as lists of what is read of each ad."""
+    if isinstance(batches, SequenceBatches):
+        return [
+            row[part == number]
+            for (batch,) in (batches[i] for i in range(len(batches)))
+            for row, part in zip(batch["histories"], batch["segments"], strict=True)
+            for number in range(1, part.max() + 1)
+        ]
+    found = [row for i in range(len(batches)) for row in batches[i][0]]
+    return [row[row[:, 0] > 0] for row in found]
+
+
+@pytest.mark.parametrize("kind", [SequenceBatches, TargetBatches])
+def test_a_gap_in_training_is_the_one_to_the_ad_that_deletion_left_before(kind):
+    rng = np.random.default_rng(5)
+    lengths = rng.integers(2, 12, 80)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    count = int(offsets[-1])
+    # Every event has an ad of its own, by which it is found again.
+    train = Sequences(
+        offsets,
+        np.arange(count, dtype=np.int32),
+        # Unknown ones among them.
+        np.where(rng.random(count) < 0.1, 0, 10**9 + np.cumsum(rng.integers(0, 10**5, count))),
+        rng.choice(["view", "buy", ""], count),
+        rng.choice([0.0, 0.5, 3.0], count).astype(np.float32),
+        EVERYTHING,
+    )
+    batches = kind(train, 8, 64, deletion=0.5)
+    for _ in range(2):
+        histories = left_of(batches)
+        assert len(histories) > 20
+        for history in histories:
+            rows = history[:, 0] - 1
+            beside = (train.timestamps[rows], train.events[rows], train.weights[rows])
+            assert history.tolist() == oracle(EVERYTHING, rows.tolist(), *beside)
+        skipped = [np.diff(history[:, 0]) > 1 for history in histories]
+        assert sum(gap.sum() for gap in skipped) > 20
+        batches.on_epoch_end()
+
+
+def test_serving_and_training_read_one_gap_alike():
+    times = np.array([100, 104, 10000, 10004])
+    train = Sequences(np.array([0, 4]), np.arange(4, dtype=np.int32), times)
+    context = EventContext(time=True)
+    batches = SequenceBatches(train.in_context(context), 4, 4, deletion=0.5)
+    seen = set()
+    for _ in range(30):
+        for history in left_of(batches):
+            seen.add(tuple(map(tuple, history.tolist())))
+            kept = times[history[:, 0] - 1]
+            np.testing.assert_array_equal(history[:, 1:], context.encode(kept[None])[0])
+        batches.on_epoch_end()
+    assert ((2, 0), (4, 15)) in seen
+
+
 def test_a_log_says_what_can_be_read():
     columns = log(30)
     train = leave_one_out(**columns).train

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_tfx.quantizers import QUANTIZERS, ResidualQuantizer
+from sid_tfx.quantizers import QUANTIZERS, ResidualQuantizer, VectorQuantizer
 from tests.quantizer_fixtures import VECTOR_CASES, VECTORS, fitted_case, model_around, new_case
 
 pytestmark = pytest.mark.unit
@@ -167,6 +167,33 @@ def test_usage_is_one_under_even_use_and_untouched_by_inference():
     np.testing.assert_allclose(quantizer.usage, [[1.0, 1.0]])
     quantizer(vectors[:1], training=True)
     np.testing.assert_allclose(quantizer.usage, [[2.0, 0.0]])
+
+
+def test_slices_of_ones_own_survive_a_keras_file(tmp_path):
+    slices = [(0, 7), (0, 4), (2, 7)]
+    quantizer = VectorQuantizer(3, 8, 7, slices, gradient="rotation")
+    quantizer.initialize(VECTORS)
+    path = tmp_path / "model.keras"
+    model_around(quantizer, 7).save(path)
+    copy = keras.saving.load_model(path).layers[-1]
+    assert type(copy) is VectorQuantizer
+    assert copy.slices == slices
+    assert copy.get_config() == quantizer.get_config()
+    np.testing.assert_array_equal(copy(VECTORS).codes, quantizer(VECTORS).codes)
+
+
+@pytest.mark.parametrize(
+    ("slices", "message"),
+    [
+        ([(0, 4)], "one of levels=2 each, got 1"),
+        ([(0, 4), (2, 5)], r"within dim=4, got \(2, 5\)"),
+        ([(0, 4), (3, 3)], r"within dim=4, got \(3, 3\)"),
+        ([(-1, 4), (0, 4)], r"got \(-1, 4\)"),
+    ],
+)
+def test_slices_that_the_vector_lacks_are_refused(slices, message):
+    with pytest.raises(ValueError, match=message):
+        VectorQuantizer(2, 8, 4, slices)
 
 
 def test_config_round_trip():

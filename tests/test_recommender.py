@@ -264,6 +264,25 @@ def test_sampled_dense_loss_estimates_the_full_one(catalog):
     assert np.mean(got) == pytest.approx(want, abs=0.03)
 
 
+def test_the_sampled_partition_function_is_unbiased():
+    head = DenseHead(4, content_size=2, negatives=2, seed=3)
+    head.build((None, 4))
+    head.query.kernel.assign(np.zeros((4, 4)))
+    # All three ads score 0, so the partition function is 3.
+    states, content = np.ones((1, 4), np.float32), np.ones((4, 2), np.float32)
+    found = [np.exp(float(head.loss(states, np.array([2]), content)[0])) for _ in range(600)]
+    assert np.mean(found) == pytest.approx(3, abs=0.2)
+
+
+def test_a_dense_score_that_nothing_trains_has_no_say_in_hybrid_mode(catalog):
+    model = SidRecommender.for_catalog(catalog, **SMALL, dense_loss_weight=0.0)
+    rows = tf.constant([[5, 9, 2, 7], [7, 1, 0, 0]])
+    decoder = SidDecoder(model, beam_size=ADS)
+    generative, hybrid = (decoder.recommend(rows, 10, mode) for mode in ("generative", "hybrid"))
+    np.testing.assert_array_equal(hybrid.rows, generative.rows)
+    np.testing.assert_allclose(hybrid.scores, generative.scores, atol=1e-4)
+
+
 def test_a_cold_ad_is_reachable(trained):
     model, _, _, _ = trained
     decoder = SidDecoder(model, beam_size=ADS)

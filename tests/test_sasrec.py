@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sid_tfx.baselines import SasRec
-from sid_tfx.datasets.batches import SequenceBatches
+from sid_tfx.datasets.batches import SequenceBatches, TargetBatches
 from sid_tfx.datasets.sequences import Sequences
 
 pytestmark = pytest.mark.unit
@@ -92,6 +92,13 @@ def test_a_seed_gives_the_same_model(tmp_path):
     one.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.scores(rows), one.scores(rows))
+
+
+def test_targets_of_histories_are_refused():
+    model = SasRec(ADS, **SMALL)
+    model.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
+    with pytest.raises(ValueError, match=r"SasRec trains on whole .*SequenceBatches"):
+        model.fit(TargetBatches(walks(20), 8, 256), verbose=0)
 
 
 def test_no_users(trained):

@@ -3,6 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sid_tfx.callbacks import (
     CollapseGuard,
@@ -11,11 +12,13 @@ from sid_tfx.callbacks import (
     SidHealth,
 )
 from sid_tfx.datasets.pairs import PairBatches
+from sid_tfx.encoders import VectorEncoder
 from sid_tfx.features import ESCAPE_CODE, AdSchema, FeatureSizes
 from sid_tfx.fingerprint import fingerprint
 from sid_tfx.metrics.sid_quality import sid_quality
+from sid_tfx.quantizers import ResidualQuantizer, VectorQuantizer
 from sid_tfx.tokenizer import SidTokenizer
-from tests.ad_fixtures import catalogue, pairs, small_tokenizer
+from tests.ad_fixtures import SCHEMA, catalogue, pairs, small_tokenizer
 
 pytestmark = pytest.mark.unit
 
@@ -23,6 +26,16 @@ pytestmark = pytest.mark.unit
 def eager(**arguments):
     """A tokenizer whose few steps are not worth tracing a graph for."""
     model = small_tokenizer(**arguments)
+    model.compile(run_eagerly=True)
+    return model
+
+
+def vector_tokenizer(**arguments):
+    """A small `rq_vae`, whose steps take a tenth of the time."""
+    encoder = VectorEncoder(SCHEMA, code_dim=4, hidden=())
+    quantizer = ResidualQuantizer(3, 8, 4)
+    weights = {"reconstruction": 1.0, "quantization": 1.0}
+    model = SidTokenizer(encoder, quantizer, weights, decoder_units=(8,), **arguments)
     model.compile(run_eagerly=True)
     return model
 
@@ -89,7 +102,7 @@ def test_training_lowers_the_loss_and_logs_every_term_and_health(trained):
         "escape",
         "repulsion",
     ]
-    health = {"distinct_sids", *(f"perplexity_{n}" for n in "123")}
+    health = {"distinct_share", *(f"perplexity_{n}" for n in "123")}
     assert set(history) == {"loss", *terms, *health, "learning_rate"}
     total = sum(history[name][-1] for name in terms)
     assert history["loss"][-1] == pytest.approx(total, rel=1e-3)
@@ -101,7 +114,7 @@ def test_a_small_run_does_not_collapse(ads, trained):
     assert quality["largest_group"] <= 4
     assert min(quality["perplexity"]) > 10
     assert min(quality["coverage"]) > 0.8
-    assert trained[1]["distinct_sids"][-1] > 0.8
+    assert trained[1]["distinct_share"][-1] > 0.8
     assert quality["v_measure"][0] > 0.3, "the first code follows the category"
 
 
@@ -146,6 +159,39 @@ def test_config_round_trip_is_json():
     copy = SidTokenizer.from_config(config)
     assert copy.get_config() == model.get_config()
     assert [w.shape for w in copy.weights] == [w.shape for w in model.weights]
+
+
+def test_parts_of_ones_own_survive_a_keras_file(ads, tmp_path):
+    encoder = VectorEncoder(SCHEMA, code_dim=4, hidden=(), trainable=False)
+    quantizer = VectorQuantizer(3, 8, 4, slices=[(0, 4), (0, 2), (2, 4)])
+    model = SidTokenizer(encoder, quantizer, {"reconstruction": 1.0})
+    model.initialize(ads)
+    model.save(tmp_path / "tokenizer.keras")
+    loaded = keras.models.load_model(tmp_path / "tokenizer.keras")
+    np.testing.assert_array_equal(loaded.encode(ads)["codes"], model.encode(ads)["codes"])
+    assert loaded.get_config() == model.get_config()
+
+
+@pytest.mark.parametrize("make", [small_tokenizer, vector_tokenizer])
+@pytest.mark.parametrize("part", ["encoder", "quantizer", None])
+def test_what_is_frozen_stays_frozen_in_a_keras_file(make, part, ads, tmp_path):
+    model = make()
+    model.initialize(ads)
+    trained = len(model.trainable_variables)
+    (getattr(model, part) if part else model).trainable = False
+    model.compile(run_eagerly=True)
+    model.save(tmp_path / "tokenizer.keras")
+    loaded = keras.models.load_model(tmp_path / "tokenizer.keras")
+    assert loaded.objective.terms == model.objective.terms
+    assert len(loaded.trainable_variables) == len(model.trainable_variables) < trained
+    np.testing.assert_array_equal(loaded.encode(ads)["codes"], model.encode(ads)["codes"])
+    batch = batches(ads, 40)[0][0]
+    losses = [float(m.compute_loss(batch, y_pred=m(batch))) for m in (model, loaded)]
+    assert losses[0] == pytest.approx(losses[1])
+    if part == "encoder" and make is vector_tokenizer:
+        before = fingerprint(loaded.encoder)
+        loaded.fit(batches(ads, 150), epochs=1, verbose=0)
+        assert fingerprint(loaded.encoder) == before
 
 
 def test_terms_follow_weights_and_schema(ads):
@@ -215,7 +261,7 @@ def test_a_catalogue_of_three_ads_trains():
 def test_evaluate_reports_the_same_terms(ads, trained):
     result = trained[0].evaluate(batches(ads), verbose=0, return_dict=True)
     assert result["loss"] > 0
-    assert {"repulsion", "distinct_sids", "summary"} <= set(result)
+    assert {"repulsion", "distinct_share", "summary"} <= set(result)
 
 
 def test_a_batch_without_ad_row_is_refused(ads, trained):
@@ -269,7 +315,7 @@ def test_collapse_guard_warns_and_stops(ads):
     model.quantizer.initialized.assign(1.0)
     model.quantizer.codebooks.assign(np.ones(model.quantizer.codebooks.shape, "float32"))
     model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
-    guard = CollapseGuard(distinct_sids=0.9, after=0, stop=True)
+    guard = CollapseGuard(distinct_share=0.9, after=0, stop=True)
     no_revival = DeadCodeRevival(every=10_000)
     with pytest.warns(UserWarning, match="Codebook collapse: after epoch 1"):
         history = model.fit(batches(ads, 300), epochs=5, verbose=0, callbacks=[guard, no_revival])
@@ -311,3 +357,72 @@ def test_a_schedule_of_the_optimizer_is_left_alone(ads):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     model.compile(keras.optimizers.SGD(schedule), run_eagerly=True)
     assert "learning_rate" not in model.fit(batches(ads, 300), epochs=1, verbose=0).history
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("callback", "expected"),
+    [
+        (lambda: keras.callbacks.LearningRateScheduler(lambda epoch: 0.5 / (epoch + 1)), 0.5 / 3),
+        (lambda: keras.callbacks.ReduceLROnPlateau("loss", 0.5, 0, min_delta=1e9), 0.5**2),
+    ],
+)
+def test_a_given_callback_of_the_learning_rate_is_left_alone(callback, expected, nested, ads):
+    model = vector_tokenizer()
+    model.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
+    given = keras.callbacks.CallbackList([callback()]) if nested else callback()
+    model.fit(batches(ads, 300), epochs=3, verbose=0, callbacks=[given])
+    assert float(model.optimizer.learning_rate) == pytest.approx(expected)
+
+
+def test_a_subclass_of_a_default_callback_replaces_it(ads, monkeypatch):
+    class Mining(ConflictMining):
+        pass
+
+    class Revival(DeadCodeRevival):
+        pass
+
+    calls = []
+    monkeypatch.setattr(
+        DeadCodeRevival, "on_epoch_begin", lambda self, *_: calls.append(type(self))
+    )
+    monkeypatch.setattr(ConflictMining, "on_epoch_end", lambda self, *_: calls.append(type(self)))
+    data = batches(ads, 300)
+    model = vector_tokenizer(mine_conflicts=True)
+    model.fit(data, epochs=1, verbose=0, callbacks=[Mining(data), Revival()])
+    assert calls == [Revival, Mining]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ads: {**ads, "ad_row": np.arange(300)},
+        lambda ads: [ads],
+        lambda ads: ads["image_embedding"],
+        lambda ads: tf.constant(ads["image_embedding"]),
+        lambda ads: None,
+        lambda ads: (batch for batch in [(ads,)]),
+        lambda ads: iter(tf.data.Dataset.from_tensors(ads)),
+    ],
+)
+def test_data_that_are_no_batches_to_be_read_again_are_refused(make, ads):
+    model = vector_tokenizer()
+    with pytest.raises(TypeError, match=r"fit needs batches.*PairBatches"):
+        model.fit(make(ads), verbose=0)
+    assert not float(model.quantizer.initialized)
+
+
+def test_batches_in_a_tensorflow_dataset_train_in_every_epoch(ads):
+    data = batches(ads, 100)
+    made = [data[index][0] for index in range(len(data))]
+    stacked = {name: np.stack([batch[name] for batch in made]) for name in made[0]}
+    dataset = tf.data.Dataset.from_tensor_slices(stacked)
+    history = vector_tokenizer().fit(dataset, epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
+    assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.parametrize("argument", [{"loss": "mse"}, {"loss_weights": {"summary": 0.0}}])
+def test_losses_that_compile_would_ignore_are_refused(argument):
+    with pytest.raises(ValueError, match=rf"{next(iter(argument))}.*constructor's loss_weights"):
+        vector_tokenizer().compile(**argument)

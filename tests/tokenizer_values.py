@@ -76,7 +76,7 @@ def values(weights_path: str | Path) -> dict[str, object]:
     return {
         "steps": steps,
         "fit": history["loss"],
-        "distinct": history["distinct_sids"],
+        "distinct": history["distinct_share"],
         "codes_shape": list(model.encode(features)["codes"].shape),
         "moves": codebook_moves(),
     }

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from sid_tfx.sequence_model import takes_whole_histories
 from sid_tfx.transformer import SeededLayers
 
 
@@ -112,7 +113,7 @@ class Architecture(keras.layers.Layer, abc.ABC):
         """
         raise ValueError(
             f"{type(self).__name__} trains on one target per example; give fit(x, y) histories and "
-            "targets, as sid_tfx.datasets.sequences.TargetBatches does."
+            "targets, as sid_tfx.datasets.batches.TargetBatches does."
         )
 
     def target_logits(
@@ -129,10 +130,7 @@ class Architecture(keras.layers.Layer, abc.ABC):
         Returns:
             Per level, logits of the code `[B, level_sizes[l]]`, and the states `[B, hidden_size]`.
         """
-        raise ValueError(
-            f"{type(self).__name__} trains on whole histories, each ad a target; give fit(x) "
-            "histories alone, as sid_tfx.datasets.sequences.SequenceBatches does."
-        )
+        raise takes_whole_histories(type(self).__name__)
 
     @abc.abstractmethod
     def user_state(self, ads: AdInputs) -> Any:

@@ -11,13 +11,15 @@ from keras import ops
 from sid_tfx.embedding import look_up
 from sid_tfx.layers import CausalBlock
 from sid_tfx.layers.history import last_state, next_rows, pack_history, read_histories
+from sid_tfx.precision import check_float32
+from sid_tfx.sequence_model import SequenceModel, takes_whole_histories
 from sid_tfx.transformer import SeededLayers
 
 _BATCH = 256
 
 
 @keras.saving.register_keras_serializable(package="sid_tfx")
-class SasRec(keras.Model):
+class SasRec(SequenceModel):
     """A causal transformer over ad ids that scores every ad by an inner product with its vector.
 
     The ad vectors are input and output in one, as published. Unlike the paper, which draws one
@@ -36,6 +38,7 @@ class SasRec(keras.Model):
         max_history: Newest ads of a history that are read.
         dropout: Rate on the input and in the blocks.
         seed: Integer; fixes initial weights and dropout.
+        **kwargs: As of `keras.Model`. Any dtype policy but float32 is refused.
 
     Example:
 
@@ -62,6 +65,7 @@ class SasRec(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_float32(self)
         self._config: dict[str, Any] = {
             "num_ads": num_ads,
             "hidden_size": hidden_size,
@@ -140,23 +144,20 @@ class SasRec(keras.Model):
         state = last_state(self(rows), pack_history(rows, self.max_history))
         return ops.matmul(state, ops.transpose(self.ad_vectors[1:]))
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
+    def history_loss(self, x: Any, y: Any, y_pred: Any, training: bool = True) -> Any:
         """Mean cross-entropy over all ads, at every position that has a next ad.
 
         Args:
             x: The histories, as `call` takes them.
-            y: Ignored.
+            y: None; each ad of a history is the target of the ads before it.
             y_pred: The states that `call` returned.
-            sample_weight: Ignored.
             training: Ignored; `call` has dropped.
+
+        Raises:
+            ValueError: There are targets.
         """
+        if y is not None:
+            raise takes_whole_histories(type(self).__name__)
         targets = ops.reshape(next_rows(*read_histories(x, self.max_history)), (-1,))
         states = ops.reshape(y_pred[:, :-1], (-1, self.hidden_size))
         logits = ops.matmul(states, ops.transpose(self.ad_vectors[1:]))

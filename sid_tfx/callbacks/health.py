@@ -14,32 +14,32 @@ class CollapseGuard(keras.callbacks.Callback):
     """Warns or stops when few of a batch's ads have a semantic ID of their own.
 
     Args:
-        distinct_sids: Least share of distinct SIDs among a batch's ads, averaged over an epoch.
+        distinct_share: Least share of distinct SIDs among a batch's ads, averaged over an epoch.
         after: Epochs before the first look.
         stop: Whether training stops; else a warning is given.
 
     Raises:
-        ValueError: `distinct_sids` is not in (0, 1], or `after` is negative.
+        ValueError: `distinct_share` is not in (0, 1], or `after` is negative.
     """
 
-    def __init__(self, distinct_sids: float = 0.5, after: int = 1, stop: bool = False) -> None:
+    def __init__(self, distinct_share: float = 0.5, after: int = 1, stop: bool = False) -> None:
         super().__init__()
-        if not 0.0 < distinct_sids <= 1.0:
-            raise ValueError(f"distinct_sids must be in (0, 1], got {distinct_sids}.")
+        if not 0.0 < distinct_share <= 1.0:
+            raise ValueError(f"distinct_share must be in (0, 1], got {distinct_share}.")
         if after < 0:
             raise ValueError(f"after must not be negative, got {after}.")
-        self.distinct_sids = distinct_sids
+        self.distinct_share = distinct_share
         self.after = after
         self.stop = stop
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the epoch's share of distinct SIDs."""
-        share = (logs or {}).get("distinct_sids")
-        if share is None or epoch < self.after or share >= self.distinct_sids:
+        share = (logs or {}).get("distinct_share")
+        if share is None or epoch < self.after or share >= self.distinct_share:
             return
         warnings.warn(
             f"Codebook collapse: after epoch {epoch + 1} only {share:.1%} of a batch's ads have a "
-            f"semantic ID of their own, the limit is {self.distinct_sids:.1%}. Check that dead "
+            f"semantic ID of their own, the limit is {self.distinct_share:.1%}. Check that dead "
             "codes are revived, lower the learning rate or raise loss_weights['repulsion_full'].",
             stacklevel=2,
         )

@@ -14,5 +14,13 @@ def writers_first(callbacks: Iterable[keras.callbacks.Callback]) -> list[keras.c
 
     Keras hands an epoch's logs from one callback to the next, so TensorBoard, early stopping or a
     CSV logger misses what a later callback writes. The progress bar is always the last.
+    `SwapEMAWeights` alone stays before the writers: what they measure is what the others keep, the
+    averages of the weights.
     """
-    return sorted(callbacks, key=lambda callback: not isinstance(callback, LogWriter))
+
+    def place(callback: keras.callbacks.Callback) -> int:
+        if isinstance(callback, keras.callbacks.SwapEMAWeights):
+            return 0
+        return 1 if isinstance(callback, LogWriter) else 2
+
+    return sorted(callbacks, key=place)

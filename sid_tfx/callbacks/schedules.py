@@ -16,7 +16,7 @@ _SCHEDULES = {
 
 
 class ExplorationDecay(LogWriter):
-    """Lowers `model.quantizer.exploration` from where it starts to 0.
+    """Lowers `model.quantizer.exploration` from its `initial_exploration` to 0, in each `fit` anew.
 
     Early noise lets every code be tried; codes must be sure of themselves before training ends,
     because there is no noise when ads are encoded. Logs `exploration`.
@@ -48,15 +48,14 @@ class ExplorationDecay(LogWriter):
         self._start = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Notes where exploration starts."""
-        exploration = getattr(self.model.quantizer, "exploration", None)
-        if exploration is None:
+        """Notes where exploration starts: not at the weight, which a training before left low."""
+        if not hasattr(self.model.quantizer, "exploration"):
             raise ValueError(
                 f"ExplorationDecay needs a quantizer that explores, got "
                 f"{type(self.model.quantizer).__name__} without; leave the callback out, or make "
                 "the quantizer with gradient='gumbel'."
             )
-        self._start = float(ops.convert_to_numpy(exploration))
+        self._start = float(self.model.quantizer.initial_exploration)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the epoch's exploration."""

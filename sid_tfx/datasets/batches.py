@@ -73,8 +73,9 @@ class SequenceBatches(_Batches):
         sequences: Training histories.
         max_history: Longest history.
         positions: Positions per batch, at least `max_history`.
-        seed: The order depends on it and on the epoch only; pass `shuffle=False` to `fit`, which
-            else reorders batches by Python's global random state.
+        seed: The order depends on it and on the epoch only. `fit` of `SidRecommender` and `SasRec`
+            keeps it; to that of another model pass `shuffle=False`, for Keras reorders batches by
+            Python's global random state.
         deletion: Share of the ads that each history lacks at random, others in every epoch. What
             is left stands together, so an ad is also the target of ads two or three before it:
             in a short log, where the next ad is partly chance, that is what item kNN counts, too.
@@ -113,7 +114,6 @@ class SequenceBatches(_Batches):
         self.pieces = self.pieces.ranges(
             self.pieces.offsets[:-1][order], self.pieces.offsets[1:][order]
         )
-        self._ids = self.pieces.ids()
         self._owner = np.repeat(np.arange(len(self.pieces)), self.pieces.lengths)
         self.row_length = row_length
         # An epoch of a few short histories may lose them all to deletion.
@@ -160,12 +160,11 @@ class SequenceBatches(_Batches):
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray]]:
         place = self._places[:, index]
         inside = place >= 0
-        histories = np.where(inside[..., None], self._ids[place], 0)
         owner = np.where(inside, self._owner[place], -1)
         begins = np.diff(owner, axis=1, prepend=-1) != 0
         segments = np.where(inside, np.cumsum(begins, axis=1), 0).astype(np.int32)
-        if histories.shape[-1] == 1:
-            histories = histories[..., 0]
+        # Read here, after deletion: the gap of time is the one to the ad that is left before.
+        histories = self.pieces.at(place, inside, segments)
         return ({"histories": histories, "segments": segments},)
 
 
@@ -185,7 +184,8 @@ class TargetBatches(_Batches):
         max_history: Longest history.
         positions: Positions per batch, at least `max_history`.
         seed: As `SequenceBatches`.
-        deletion: As `SequenceBatches`, of the ads before the target.
+        deletion: As `SequenceBatches`, of the ads before the target; the newest of them stays, so
+            that no history is empty.
         lengths: Lengths of the batches; None for a dozen up to `max_history`. XLA compiles every
             shape anew: on the JAX backend one length saves more than its padding costs.
         **kwargs: As `keras.utils.PyDataset`.
@@ -248,21 +248,24 @@ class TargetBatches(_Batches):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         length, members = self._batches[index]
-        histories = self.pieces.padded(length + 1, members)
-        last = self.pieces.lengths[members] - 1
-        place = np.arange(len(histories))
-        targets = histories[place, last]
-        histories[place, last] = 0
-        histories = self._thinned(histories[:, :length], index)
-        return histories, targets if targets.ndim == 1 else targets[:, 0]
+        position, inside = self.pieces.newest(length + 1, members)
+        targets = self.pieces.rows[self.pieces.offsets[members + 1] - 1] + 1
+        # Ads that have one after them: the last one is the target.
+        position, inside = self._thinned(position[:, :length], inside[:, 1:], index)
+        return self.pieces.at(position, inside), targets.astype(np.int32)
 
-    def _thinned(self, histories: np.ndarray, index: int) -> np.ndarray:
-        """The histories of a batch without the ads that this epoch leaves out."""
+    def _thinned(
+        self, position: np.ndarray, inside: np.ndarray, index: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Places of a batch without the ads that this epoch leaves out, moved to the left."""
         if not self.deletion:
-            return histories
+            return position, inside
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        kept = rng.random(histories.shape[:2]) >= self.deletion
-        return histories * kept.reshape(*kept.shape, *[1] * (histories.ndim - 2))
+        kept = rng.random(inside.shape) >= self.deletion
+        kept[np.arange(len(kept)), inside.sum(axis=1) - 1] = True
+        kept &= inside
+        order = np.argsort(~kept, axis=1, kind="stable")
+        return np.take_along_axis(position, order, 1), np.take_along_axis(kept, order, 1)
 
 
 def _rows_of(lengths: np.ndarray, row_length: int) -> np.ndarray:

@@ -54,8 +54,26 @@ class Sequences:
         Returns:
             The rows; with a context `(S, length, 1 + C)`, its ids after the row.
         """
-        position, inside = self._newest(length, index)
-        rows = _picked(self.rows + 1, position, inside).astype(np.int32)
+        return self.at(*self.newest(length, index))
+
+    def at(
+        self, position: np.ndarray, inside: np.ndarray, segments: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The events at some places of the flat arrays, as histories.
+
+        Gaps of time are those between neighbours here, whatever lay between them in the log.
+
+        Args:
+            position: int64 `(S, T)`, places in `rows`, rising within a history.
+            inside: bool `(S, T)`; False is padding, whatever its place.
+            segments: int32 `(S, T)`, equal where two events are of one history; None if a row is
+                one.
+
+        Returns:
+            int32 `(S, T)` of row + 1, 0 for padding; with a context `(S, T, 1 + C)`, its ids after
+            the row.
+        """
+        rows = np.where(inside, _picked(self.rows, position, inside) + 1, 0).astype(np.int32)
         if not self.context:
             return rows
         events, weights = self.events, self.weights
@@ -63,29 +81,20 @@ class Sequences:
             _picked(self.timestamps, position, inside),
             None if events is None else _picked(events, position, inside),
             None if weights is None else _picked(weights, position, inside),
+            segments,
         )
         return np.concatenate([rows[..., None], ids * inside[..., None]], axis=-1, dtype=np.int32)
 
-    def ids(self) -> np.ndarray:
-        """What a model reads of each event, int32 `(E, 1 + C)`: row + 1, then its context's ids."""
-        rows = self.rows[:, None] + 1
+    def newest(self, length: int, index: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Places `(S, length)` of the newest events, and which of them there are.
 
-        def encode(index: Any) -> np.ndarray:
-            events, weights = self.events, self.weights
-            return self.context.encode(
-                self.timestamps[index],
-                None if events is None else events[index],
-                None if weights is None else weights[index],
-            )
+        Args:
+            length: Columns.
+            index: Which histories; all by default.
 
-        ids = encode(np.s_[None])[0]
-        # Nothing is before the first event of a history.
-        first = self.offsets[:-1][self.lengths > 0]
-        ids[first] = encode(first[:, None])[:, 0]
-        return np.concatenate([rows, ids], axis=1, dtype=np.int32)
-
-    def _newest(self, length: int, index: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Places `(S, length)` of the newest events, and which of them there are."""
+        Returns:
+            What `at` takes: int64 places, the oldest on the left, and bool, False past the newest.
+        """
         chosen = np.arange(len(self)) if index is None else np.asarray(index)
         ends = self.offsets[chosen + 1]
         starts = np.maximum(self.offsets[chosen], ends - length)

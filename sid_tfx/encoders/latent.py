@@ -61,6 +61,15 @@ class LatentEncoder(keras.layers.Layer, abc.ABC):
     level_dim: int = 0
     frozen_target: bool = True
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights stand between an ad's columns and its vectors, frozen ones too.
+
+        Without, the vectors are given ones: no loss has anything to move. A subclass whose only
+        weights are statistics of the data returns False.
+        """
+        return bool(self.weights)
+
     @abc.abstractmethod
     def call(self, features: Mapping[str, Any], training: bool | None = None) -> Latent:
         """Encodes transformed features, batch first (docs/architecture.md)."""

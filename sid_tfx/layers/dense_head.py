@@ -96,8 +96,9 @@ class DenseHead(keras.layers.Layer):
         negatives = keras.random.randint((self.negatives,), 1, ads + 1, seed=self.draws)
         positive = ops.sum(query * vectors_of(targets), axis=-1)
         logits = ops.matmul(query, ops.transpose(vectors_of(negatives)))
-        # Makes the sampled partition function an unbiased estimate of the full one.
-        logits = logits + float(np.log((ads - 1) / self.negatives))
+        # Draws are of all ads, those of the target itself count for nothing: with this factor the
+        # sampled partition function is an unbiased estimate of the full one.
+        logits = logits + float(np.log(ads / self.negatives))
         logits = ops.where(negatives == targets[..., None], -1e9, logits)
         return ops.logaddexp(positive, ops.logsumexp(logits, axis=-1)) - positive
 

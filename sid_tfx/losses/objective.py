@@ -66,7 +66,7 @@ def check_weights(
 def _lacking(encoder: LatentEncoder, quantizer: Quantizer) -> dict[str, str]:
     """Returns why a term cannot be had, term -> reason."""
     kind = type(encoder).__name__
-    if not encoder.trainable_weights:
+    if not encoder.has_weights:
         reason = (
             f"this {kind} quantizes given vectors as they are (two-stage, as residual k-means), so "
             "no gradient can move them; take a preset that trains, such as rq_vae"

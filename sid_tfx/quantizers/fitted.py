@@ -13,7 +13,7 @@ from sid_tfx.quantizers.projection import Projection
 from sid_tfx.quantizers.quantizer import Quantizer
 from sid_tfx.quantizers.revival import split_busy_codes
 from sid_tfx.quantizers.rotation import OrthogonalRotation
-from sid_tfx.quantizers.slices import Slices
+from sid_tfx.quantizers.slices import Slices, check_slices
 
 
 class FittedQuantizer(Quantizer):
@@ -44,16 +44,18 @@ class FittedQuantizer(Quantizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(levels, codebook_size, dim, seed, usage_momentum, **kwargs)
+        check_slices(slices, levels, dim)
         widths = [stop - start for start, stop in slices]
         check_options(options, widths)
         self._options = options
         factor_dim = options["factor_dim"]
-        self.slices = slices
+        # A file holds lists.
+        self.slices = [(start, stop) for start, stop in slices]
         self.code_widths = [factor_dim or width for width in widths]
         self.assignment = ASSIGNMENTS[options["assignment"]]
         self.ema = options["learning"] == "ema"
         self.codebook = CODEBOOKS[options["codebook"]](
-            random_codes(slices, self.code_widths, codebook_size, seed),
+            random_codes(self.slices, self.code_widths, codebook_size, seed),
             self.code_widths,
             trainable=not self.ema,
             name="codebook",

@@ -52,4 +52,6 @@ class GroupedResidualQuantizer(VectorQuantizer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "groups": self.groups}
+        config = {**super().get_config(), "groups": self.groups}
+        del config["slices"]  # made of the others
+        return config

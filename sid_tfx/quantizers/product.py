@@ -37,3 +37,9 @@ class ProductQuantizer(VectorQuantizer):
     def __init__(self, levels: int, codebook_size: int, dim: int, **options: Any) -> None:
         slices = even_slices("levels", levels, dim)
         super().__init__(levels, codebook_size, dim, slices, **options)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        config = super().get_config()
+        del config["slices"]  # made of the others
+        return config

@@ -67,4 +67,6 @@ class ResidualQuantizer(VectorQuantizer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "coarse_dim": self.coarse_dim}
+        config = {**super().get_config(), "coarse_dim": self.coarse_dim}
+        del config["slices"]  # made of the others
+        return config

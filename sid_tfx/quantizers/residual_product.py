@@ -62,4 +62,6 @@ class ResidualProductQuantizer(VectorQuantizer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "residual_levels": self.residual_levels}
+        config = {**super().get_config(), "residual_levels": self.residual_levels}
+        del config["slices"]  # made of the others
+        return config

@@ -17,13 +17,15 @@ from sid_tfx.quantizers.slices import Slices
 from sid_tfx.quantizers.space import CodeSpace, read_codes
 
 
+@keras.saving.register_keras_serializable(package="sid_tfx")
 class VectorQuantizer(FittedQuantizer):
-    """Base of quantizers with codebooks: level l quantizes a slice of what is left of the vector.
+    """Quantizer with codebooks: level l quantizes a slice of what is left of the vector.
 
     Each level takes its slice of the vector less the code vectors of the levels before it, picks a
     code, and takes the code vector away in turn. Slices that are the whole vector make a residual
     quantizer, disjoint ones a product quantizer. A vector is approximated by the sum of its code
-    vectors, each at its slice.
+    vectors, each at its slice. The subclasses make the slices of fewer arguments; of one's own they
+    may overlap and leave dimensions out.
 
     The options combine freely, but for those that contradict each other.
 
@@ -51,13 +53,20 @@ class VectorQuantizer(FittedQuantizer):
         balance: In training, how fast the cost of crowded codes rises and that of empty ones falls.
         ema_decay: Share of the moving averages that a batch keeps.
         temperature: Of `gumbel`, in units of squared distance.
-        exploration: Of `gumbel`: scale of the noise at the start. The weight `exploration` holds
-            it; a callback may lower it to 0.
+        exploration: Of `gumbel`: scale of the noise at the start, `initial_exploration`. The weight
+            `exploration` holds that of now; a callback may lower it to 0.
         seed: Seed of the initial codebooks and of noise.
         usage_momentum: Share of the running code counts that a batch keeps.
 
     Raises:
         ValueError: An argument is out of its range, not one of the names, or contradicts another.
+
+    Example:
+
+    >>> quantizer = VectorQuantizer(3, 16, 8, slices=[(0, 8), (0, 8), (6, 8)])
+    >>> quantizer.initialize(np.random.default_rng(0).normal(size=(500, 8)))
+    >>> quantizer(np.zeros((2, 8), "float32")).codes.shape
+    TensorShape([2, 3])
     """
 
     def __init__(
@@ -101,6 +110,7 @@ class VectorQuantizer(FittedQuantizer):
         self.balance = balance
         self.ema_decay = ema_decay
         self.temperature = temperature
+        self.initial_exploration = exploration
         self.estimate = ESTIMATORS[gradient]
         self.soft = gradient == "gumbel"
         self.build()
@@ -251,3 +261,7 @@ class VectorQuantizer(FittedQuantizer):
         for level, width in enumerate(self.code_widths):
             total = total + space.place(space.up(found[:, level, :width], level), level)
         return space.turn_back(total)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "slices": [list(ends) for ends in self.slices]}

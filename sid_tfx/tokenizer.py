@@ -16,8 +16,8 @@ from sid_tfx.callbacks import (
     DiversityRefresh,
     ExplorationDecay,
     LearningRateDecay,
-    writers_first,
 )
+from sid_tfx.callbacks.fitting import fit_arguments
 from sid_tfx.callbacks.given import each_callback, still_needed
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.datasets.sample import check_batches, sample_features
@@ -398,18 +398,16 @@ class SidTokenizer(keras.Model):
             history = keras.callbacks.History()
             history.set_model(self)
             return history
-        callbacks = kwargs.pop("callbacks", None) or []
+        callbacks = kwargs.get("callbacks") or []
         if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-            needed = still_needed(self._callbacks(x, first), callbacks)
-            callbacks = writers_first([*needed, *callbacks])
+            given = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+            callbacks = [*still_needed(self._callbacks(x, first), given), *given]
+        arguments = fit_arguments(x, {**kwargs, "callbacks": callbacks})
+        callbacks = arguments["callbacks"]
         for callback in each_callback(getattr(callbacks, "callbacks", callbacks)):
             if isinstance(callback, ConflictMining):
                 callback.prepare(self)
-        if isinstance(x, keras.utils.PyDataset):
-            # Keras would shuffle batches by the global random state; PairBatches shuffles ads.
-            kwargs.setdefault("shuffle", False)
-        return super().fit(x, *args, callbacks=callbacks, **kwargs)
+        return super().fit(x, *args, **arguments)
 
     def _callbacks(self, x: Any, first: bool) -> list[keras.callbacks.Callback]:
         """Returns the callbacks without which these parts do not train as they should."""

@@ -162,13 +162,11 @@ def _chosen(asked: str, choice: Choice, k: int, min_recall: float) -> DenseCandi
         return _all_ads(asked, choice.reason)
     kind, recall = choice.index.kind, choice.recall.mean
     if recall < min_recall:
-        missed = (
-            f"dense candidates by {_NAMES[kind]} have recall@{k} {recall:.3f} for users that the "
-            f"tuning did not see, the limit is at least {min_recall:g}"
+        # Asked for by name: auto takes no index that misses.
+        raise Refused(
+            f"Composer: dense candidates by {_NAMES[kind]} have recall@{k} {recall:.3f} for users "
+            f"that the tuning did not see, the limit is at least {min_recall:g}; {_CURE}."
         )
-        if asked == INDEX:
-            raise Refused(f"Composer: {missed}; {_CURE}.")
-        return _all_ads(asked, missed)
     # Rounded once, so that record and summary agree.
     recall = round(recall, 4)
     record = {

@@ -236,7 +236,8 @@ def _choose(
     possible = [name for name in _FLAVOUR_KINDS[flavour] if name in tuned]
     exact = f"brute force takes {times['brute_force']:.3f} ms"
     numbers = "; ".join(
-        f"{_NAMES[name]} reaches recall@{k} {tuned[name].best.recall.mean:.3f} "
+        f"{_NAMES[name]} reaches recall@{k} "
+        f"{min(tuned[name].best.recall.mean, judged[name].mean):.3f} "
         f"(target {target:g}) in {times[name]:.3f} ms a query"
         for name in possible
     )

@@ -17,6 +17,7 @@ from pipeline.config import Config, ConfigError
 from pipeline.run import Summary, serving_directory
 from pipeline.showcase import model_server
 from serving.client import RecommenderClient
+from serving.version_dirs import list_versions
 from sid_tfx.baselines import ItemKnn, Popularity
 from sid_tfx.bundle import load_bundle, read_metadata
 from sid_tfx.catalog import SidCatalog
@@ -220,6 +221,8 @@ def _served(
         yield methods, test.in_context(model.context), None
         return
     base = serving_directory(config, "portable")
+    if not list_versions(base):
+        raise ConfigError(f"{base} has no version; `python pipeline.py run` pushes one again")
     with (
         model_server(base, config.home / "server.log") as target,
         RecommenderClient(target, timeout=120) as client,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -204,6 +205,14 @@ def test_a_served_version_of_another_run_is_not_measured(pushed):
     manifest.write_text(json.dumps({"fingerprints": {"catalog": "another"}}))
     summary.save(config.home / SUMMARY_FILE)
     with pytest.raises(ConfigError, match=r"sid_tfx/7 is .* catalogue another; .*pipeline\.py run"):
+        evaluate_servable(config, Console(), through="grpc")
+
+
+def test_without_a_version_there_is_nothing_to_ask(pushed):
+    config, summary, manifest = pushed
+    shutil.rmtree(manifest.parents[2] / "7")
+    summary.save(config.home / SUMMARY_FILE)
+    with pytest.raises(ConfigError, match=r"sid_tfx has no version; .*pipeline\.py run"):
         evaluate_servable(config, Console(), through="grpc")
 
 

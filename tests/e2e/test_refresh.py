@@ -151,9 +151,9 @@ def test_without_a_push_there_is_nothing_to_refresh(small_run, tmp_path):
     assert "Nothing was pushed yet" in result.stdout
 
 
-def test_other_columns_are_refused(small_run):
-    result = pipeline(
-        "refresh", *small_run.options, "--set", "features.text_tokens={title: 8}", check=False
-    )
+def test_ads_without_a_trained_column_are_refused(small_run, tmp_path):
+    path = str(tmp_path / "ads.parquet")
+    pd.read_parquet(small_run.options[1]).drop(columns="advertiser").to_parquet(path)
+    result = pipeline("refresh", *small_run.options, "--ads", path, check=False)
     assert result.returncode == 3
-    assert "the last push was trained on" in result.stdout
+    assert "lacks advertiser, which the last push was trained on" in result.stdout

@@ -116,6 +116,9 @@ def evaluate_servable(
 ) -> list[Record]:
     """Ranks all ads for the test users of the last run.
 
+    Every method gets the newest `servable.max_history` ads of a history, which is all that the
+    servable reads, and returns `servable.max_k`.
+
     Args:
         config: The configuration of that run.
         console: Gets the table.
@@ -148,9 +151,12 @@ def evaluate_servable(
     test = evaluation_set(read_sequences(f"{sequences}/Split-test/*"), catalog)
     test = test.sample(users or len(test))
     if not len(test):
-        raise ConfigError("the last run has no test users: nobody has three events or more")
+        raise ConfigError(
+            "the last run has no test users: nobody has the events that "
+            f"data.split={config.data.split} judges by"
+        )
 
-    k = config.servable.max_k
+    k, max_history = config.servable.max_k, config.servable.max_history
     popularity = train.popularity(len(catalog))
     results: list[Result] = []
     records: list[Record] = []
@@ -160,7 +166,7 @@ def evaluate_servable(
     ) -> None:
         for filtered in (False, True):
             begin = time.perf_counter()
-            result = evaluate(name, method, asked, catalog, filtered, mode, k)
+            result = evaluate(name, method, asked, catalog, filtered, mode, k, max_history)
             seconds = round(time.perf_counter() - begin, 2)
             results.append(result)
             for level in ("item", "sid"):
@@ -184,7 +190,8 @@ def evaluate_servable(
             measure(name, "", method, test, through="process", train_seconds=seconds)
         for mode, method in methods.items():
             measure("servable", mode, method, asked, through=through, **trained)
-        latency = [_latency(client, ad_histories(test.histories(), catalog))] if client else []
+        histories = ad_histories(test.histories(max_history), catalog)
+        latency = [_latency(client, histories)] if client else []
     records += [*_differences(results), *latency]
     _print(console, records)
     return records

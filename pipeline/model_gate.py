@@ -4,7 +4,7 @@ import json
 
 import tensorflow_model_analysis as tfma
 
-from pipeline import ranking_metrics
+from pipeline import list_metrics, ranking_metrics
 from pipeline.config import ModelGateConfig
 from sid_tfx.metrics.slices import COLD, SLICES
 
@@ -20,6 +20,7 @@ def eval_config(gate: ModelGateConfig) -> tfma.EvalConfig:
                     tfma.MetricConfig(class_name="ExampleCount"),
                     *(metric for rank in ranking_metrics.RANKS for metric in _of_rank(rank, gate)),
                     *(_metric("NdcgAtK", f"ndcg@10 {name}", 10, users=name) for name in SLICES),
+                    tfma.MetricConfig(class_name="ListFigures", module=list_metrics.MODULE),
                     _metric("RecallAtK", f"recall@10 {COLD}", 10, users=COLD),
                     _metric(
                         "RecallOverPopularity",
@@ -43,7 +44,17 @@ def _of_rank(rank: str, gate: ModelGateConfig) -> list[tfma.MetricConfig]:
         _metric("NdcgAtK", f"{prefix}ndcg@5", 5, rank=rank),
         _metric("NdcgAtK", f"{prefix}ndcg@10", 10, rank=rank),
         _metric("ReciprocalRank", f"{prefix}mrr", 0, rank=rank),
+        _interval("RecallInterval", f"{prefix}recall@10", rank),
+        _interval("NdcgInterval", f"{prefix}ndcg@10", rank),
     ]
+
+
+def _interval(class_name: str, name: str, rank: str) -> tfma.MetricConfig:
+    return tfma.MetricConfig(
+        class_name=class_name,
+        module=ranking_metrics.MODULE,
+        config=json.dumps({"name": name, "k": 10, "rank": rank}),
+    )
 
 
 def _metric(

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.sequences import EvaluationSet, Sequences
-from sid_tfx.evaluation import GenerativeRecommender, evaluate
+from sid_tfx.evaluation import GenerativeRecommender, evaluate, list_figures
 from sid_tfx.export import Servable, WireLimits
-from sid_tfx.export.evaluation import sid_ranks, target_ranks
+from sid_tfx.export.evaluation import newest_events, sid_ranks, target_ranks
 from sid_tfx.features import AdSchema, FeatureSizes
-from sid_tfx.metrics import ranking
+from sid_tfx.metrics import lists, ranking
 from sid_tfx.metrics.slices import slice_masks
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.tokenizer import SidTokenizer
@@ -120,6 +120,20 @@ def test_ranks_are_those_of_the_harness(asked, catalog, popularity, users, mode)
             record = result.record(level)
             for metric, value in ranking.ranking_metrics(answer[prefix + name]).items():
                 assert value == pytest.approx(record[metric]), (prefix, level, metric)
+        if not filtered:
+            shown = answer["shown_rows"]
+            np.testing.assert_array_equal(shown, result.recommended[:, :10])
+            want = list_figures(result, popularity, users.targets)
+            assert want == pytest.approx(
+                lists.list_figures(
+                    len(np.unique(shown[shown >= 0])),
+                    int(answer["catalogue_size"][0]),
+                    int((shown >= 0).sum()),
+                    answer["shown_popularity"].sum(),
+                    len(users),
+                    answer["target_popularity"].sum(),
+                )
+            )
     # The four differ, and there are hits and misses, so none can stand for another.
     for name in RANKS:
         assert 0 < (answer[name] == 0).sum() < len(users), name
@@ -193,3 +207,25 @@ def test_ranks_in_the_graph_equal_the_library(seed, codes, length):
 def test_semantic_ids_are_ranked_once_each(target, rank):
     results = [[1, 1], [1, 1], [2, 0], [1, 1], [2, 0], [0, 2], [-1, -1], [-1, -1]]
     assert sid_ranks(tf.constant([results]), tf.constant([target])).numpy().tolist() == [rank]
+
+
+@given(
+    lengths=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 8)), min_size=1, max_size=4),
+    most=st.integers(1, 7),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_newest_events_are_kept_and_what_belongs_to_them(lengths, most):
+    histories = [[f"{row}-{place}" for place in range(n)] for row, (n, _) in enumerate(lengths)]
+    timestamps = [[100 * row + place for place in range(n)] for row, (_, n) in enumerate(lengths)]
+    users = {
+        "history": tf.ragged.constant(histories, tf.string, row_splits_dtype=tf.int32),
+        "timestamps": tf.ragged.constant(timestamps, tf.int64, row_splits_dtype=tf.int32),
+        "target": tf.constant([""] * len(lengths)),
+    }
+    found = newest_events(users, most)
+    assert found.keys() == {"history", "timestamps"}
+    for row, (length, _) in enumerate(lengths):
+        kept = slice(max(length - most, 0), length)
+        ads = [ad.decode() for ad in found["history"][row].numpy()]
+        assert ads == histories[row][kept]
+        assert found["timestamps"][row].numpy().tolist() == timestamps[row][kept]

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_tfx.datasets.sequences import Sequences, global_time, leave_one_out
+from sid_tfx.datasets.sequences import (
+    Sequences,
+    global_time,
+    leave_one_out,
+    time_boundaries,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -28,12 +33,12 @@ def as_lists(sequences):
 
 
 def ordered(users, rows, times):
-    """user -> [(time, row), ...] in order: the oracle."""
+    """user -> [(time, row), ...] in order, each once: the oracle."""
     result = {}
     for user, row, time in zip(users.tolist(), rows.tolist(), times.tolist(), strict=True):
         if row >= 0:
             result.setdefault(user, []).append((time, row))
-    return {user: sorted(events) for user, events in sorted(result.items())}
+    return {user: sorted(set(events)) for user, events in sorted(result.items())}
 
 
 @settings(deadline=None, max_examples=30)
@@ -89,6 +94,33 @@ def test_global_time_against_a_loop(seed):
         assert as_lists(part.inputs) == [w[2] for w in want]
 
 
+def test_a_repeat_leaves_the_event_of_the_largest_weight_then_the_last_type():
+    users, rows, times = np.zeros(6, int), np.array([5, 5, 5, 5, 2, 5]), np.array([1] * 5 + [2])
+    events = np.array(["view", "wish", "buy", "share", "view", "view"])
+    for weights, kept in (([1.0, 1.0, 2.0, 0.5, 0, 0], "buy"), ([1.0, 1.0, 0, 0.5, 0, 0], "wish")):
+        columns = {"events": events, "weights": np.array(weights)}
+        splits = leave_one_out(users, rows, times, **columns)
+        assert splits.train.rows.tolist() == [2]
+        assert splits.validation.targets.tolist() == [5]
+        assert splits.test.inputs.events.tolist() == ["view", kept]
+        assert splits.test.inputs.weights.tolist() == [0, max(weights)]
+    assert leave_one_out(users, rows, times, events=events).test.inputs.events[1] == "wish"
+    # Three lines of the log, but two events: too few to be judged.
+    assert not len(leave_one_out(users[:3], rows[2:5], times[:3]).test)
+
+
+def test_repeats_do_not_move_the_boundaries_of_time():
+    users, rows = np.array([0, 0, 0, 0, 1]), np.arange(5)
+    times = np.arange(5)
+    again = np.concatenate([np.arange(5), np.full(40, 4)])
+    once = global_time(users, rows, times, 0.2, 0.4)
+    twice = global_time(users[again], rows[again], times[again], 0.2, 0.4)
+    for splits in (once, twice):
+        assert as_lists(splits.train) == [[0, 1], []]
+        assert splits.validation.targets.tolist() == [2]
+        assert splits.test.targets.tolist() == [3]
+
+
 def test_users_with_few_events_only_train():
     splits = leave_one_out(np.array(["a", "b", "b"]), np.array([4, 5, 6]), np.arange(3))
     assert as_lists(splits.train) == [[4], [5, 6]]
@@ -110,6 +142,8 @@ def test_padded_keeps_the_newest_on_the_left():
         (lambda: leave_one_out(np.array([]), np.array([]), np.array([]), 2), "min_events"),
         (lambda: global_time(np.array(["a"]), np.array([-1]), np.array([1])), "No events"),
         (lambda: global_time(np.array(["a"]), np.array([1]), np.array([1]), 0.6, 0.5), "shares?"),
+        (lambda: time_boundaries(np.array([1]), np.array([2]), 0.0, 0.5), "got 0.0 and 0.5"),
+        (lambda: time_boundaries(np.array([], int), np.array([], int), 0.1, 0.1), "No events"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -22,6 +22,7 @@ from components.interaction_builder.pairs import SwingPairs
 from components.interaction_builder.sequences import Event, ordered_events, split_user
 from components.quarantine import Rejection
 from components.refusal import Refused
+from sid_tfx.datasets.sequences import time_boundaries
 
 SEQUENCE_SPLITS = ("train", "validation", "test")
 PAIR_SPLITS = ("train",)
@@ -65,13 +66,12 @@ class TimeQuantiles(beam.CombineFn):
     """Exact quantiles of timestamps, whatever the order they come in.
 
     Keeps how often each timestamp occurs. The result is the start of the validation and of the
-    test window: the first timestamps that have at least the share of training events, and of
-    training and validation events, before them.
+    test window, by the library's `time_boundaries`.
     """
 
     def __init__(self, validation_share: float, test_share: float) -> None:
         super().__init__()
-        self._shares = (1.0 - validation_share - test_share, 1.0 - test_share)
+        self._shares = (validation_share, test_share)
 
     def create_accumulator(self) -> Counter[int]:
         """No timestamps."""
@@ -93,41 +93,46 @@ class TimeQuantiles(beam.CombineFn):
         """The two boundaries, both 0 of no timestamps."""
         if not accumulator:
             return 0, 0
-        times = np.sort(np.fromiter(accumulator, np.int64, len(accumulator)))
-        counts = np.asarray([accumulator[time] for time in times.tolist()])
-        before = np.cumsum(counts) - counts
-        # The shares are sums of floats: 0.7 of 10 events must come out as 7, not as 7.000..1.
-        wanted = np.asarray(self._shares) * counts.sum() - 1e-6
-        first, second = np.searchsorted(before, wanted)
-        return int(times[min(first, len(times) - 1)]), int(times[min(second, len(times) - 1)])
+        times = np.fromiter(accumulator, np.int64, len(accumulator))
+        counts = np.fromiter(accumulator.values(), np.int64, len(accumulator))
+        order = np.argsort(times)
+        return time_boundaries(times[order], counts[order], *self._shares)
+
+
+def distinct_events(element: tuple[bytes, Iterable[Event]]) -> Iterator[Any]:
+    """Sorts a user's events and drops repeats; tag `tally` has how many were kept and dropped."""
+    user_id, given = element
+    raw = list(given)
+    events = ordered_events(raw)
+    yield user_id, events
+    for item in {"users": 1, "kept": len(events), "repeated": len(raw) - len(events)}.items():
+        yield beam.pvalue.TaggedOutput("tally", item)
 
 
 class CutUser(beam.DoFn):
-    """`(user id, events)` to sequences; tags `validation`, `test`, `training_ads`, `tally`."""
+    """`(user id, ordered events)` to sequences.
+
+    Tags `validation`, `test`, `training_ads`, `tally`.
+    """
 
     def __init__(self, split: str) -> None:
         self._split = split
 
     def process(
         self,
-        element: tuple[bytes, Iterable[Event]],
+        element: tuple[bytes, list[Event]],
         boundaries: Any = None,
     ) -> Iterator[Any]:
-        """Sorts, drops repeats and cuts."""
-        user_id, given = element
-        raw = list(given)
-        events = ordered_events(raw)
-        tally = {"users": 1, "kept": len(events), "repeated": len(raw) - len(events)}
+        """Cuts one user's events."""
+        user_id, events = element
         for name, sequence in split_user(user_id, events, self._split, boundaries).items():
             example = sequence.to_example()
-            tally[name] = 1
+            yield beam.pvalue.TaggedOutput("tally", (name, 1))
             if name == "train":
                 yield example
                 yield beam.pvalue.TaggedOutput("training_ads", (user_id, sequence.history))
             else:
                 yield beam.pvalue.TaggedOutput(name, example)
-        for item in tally.items():
-            yield beam.pvalue.TaggedOutput("tally", item)
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -176,24 +181,24 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             | "Join" >> beam.CoGroupByKey()
             | "Known" >> beam.FlatMap(known_events, source).with_outputs("rejected", main="events")
         )
+        users = (
+            joined.events
+            | "ByUser" >> beam.GroupByKey()
+            | "Distinct" >> beam.FlatMap(distinct_events).with_outputs("tally", main="events")
+        )
         windows: tuple[Any, ...] = ()
         if split == "global_time":
             quantiles = TimeQuantiles(
                 exec_properties["validation_share"], exec_properties["test_share"]
             )
             boundaries = (
-                joined.events
-                | "Time" >> beam.Map(lambda event: event[1][0])
+                users.events
+                | "Times" >> beam.FlatMap(lambda user: [event[0] for event in user[1]])
                 | "Quantiles" >> beam.CombineGlobally(quantiles)
             )
             windows = (beam.pvalue.AsSingleton(boundaries),)
-        cut = (
-            joined.events
-            | "ByUser" >> beam.GroupByKey()
-            | "Cut"
-            >> beam.ParDo(CutUser(split), *windows).with_outputs(
-                "validation", "test", "training_ads", "tally", main="train"
-            )
+        cut = users.events | "Cut" >> beam.ParDo(CutUser(split), *windows).with_outputs(
+            "validation", "test", "training_ads", "tally", main="train"
         )
         for name in SEQUENCE_SPLITS:
             _ = cut[name] | f"Write[{name}]" >> _write(sequences.uri, name)
@@ -206,6 +211,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         )
         _ = mined | "WritePairs" >> _write(pairs.uri, PAIR_SPLITS[0])
         tally = (
+            users.tally,
             cut.tally,
             mined | "CountPairs" >> beam.combiners.Count.Globally() | "P" >> _named("pairs"),
             events | "CountEvents" >> beam.combiners.Count.Globally() | "R" >> _named("read"),

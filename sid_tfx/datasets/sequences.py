@@ -189,7 +189,9 @@ def leave_one_out(
     """Last event: test target; the one before: validation target; the rest: training.
 
     Users with fewer than `min_events` events only train. Events are ordered by timestamp, ties
-    by catalogue row, which is ad-id order: the order of the input never matters.
+    by catalogue row, which is ad-id order: the order of the input never matters. Events of one
+    user, ad and time count once, or a target could be read from its own history: the one of the
+    largest weight stays, of equal weights the one of the last event type by name.
 
     Args:
         user_ids: `(E,)` user of each event.
@@ -236,7 +238,9 @@ def global_time(
 
     Training sees only what happened before the first point. A user's first event between the two
     points is a validation target, the first one after the second point a test target, each with
-    everything the user did before it; users without an earlier event are left out.
+    everything the user did before it; users without an earlier event are left out. Events are
+    ordered and repeats dropped as by `leave_one_out`; `time_boundaries` of what stays gives the
+    two points.
 
     Args:
         user_ids: As `leave_one_out`.
@@ -246,19 +250,14 @@ def global_time(
         test_share: Share of events after the second point.
         events: As `leave_one_out`.
         weights: As `leave_one_out`.
+
+    Raises:
+        ValueError: There are no events of known ads, or the shares leave none for training.
     """
-    if not (validation_share > 0 and test_share > 0 and validation_share + test_share < 1):
-        raise ValueError(
-            "validation_share and test_share must be > 0 and sum to less than 1, got "
-            f"{validation_share} and {test_share}."
-        )
     users, log = _ordered(user_ids, rows, timestamps, events, weights)
     timestamps = log.timestamps
-    if not len(timestamps):
-        raise ValueError("No events of known ads to split.")
-    # The small term keeps 0.6 * 10 at 6 whatever way the 0.6 was computed.
-    shares = np.array([1 - validation_share - test_share, 1 - test_share])
-    first, second = np.sort(timestamps)[(shares * len(timestamps) + 1e-6).astype(int)]
+    times, counts = np.unique(timestamps, return_counts=True)
+    first, second = time_boundaries(times, counts, validation_share, test_share)
     starts, ends = log.offsets[:-1], log.offsets[1:]
 
     def events_before(point: int) -> np.ndarray:
@@ -279,6 +278,44 @@ def global_time(
     )
 
 
+def time_boundaries(
+    times: np.ndarray, counts: np.ndarray, validation_share: float, test_share: float
+) -> tuple[int, int]:
+    """Where the validation and the test window of `global_time` begin.
+
+    A boundary is the time of the event at index share * events of the log sorted by time, where
+    share is that of training, or of training and validation. The events of one time stay together
+    in the later part, so that ties never give training more than its share.
+
+    Args:
+        times: int64 `(T,)`, the distinct timestamps, rising.
+        counts: int `(T,)`, how many events each has, at least 1.
+        validation_share: Share of events between the two points.
+        test_share: Share of events after the second point.
+
+    Raises:
+        ValueError: There are no events, or the shares leave none for training.
+
+    Example:
+
+    >>> time_boundaries(np.array([10, 20, 30]), np.array([5, 3, 2]), 0.3, 0.2)
+    (20, 30)
+    """
+    if not (validation_share > 0 and test_share > 0 and validation_share + test_share < 1):
+        raise ValueError(
+            "validation_share and test_share must be > 0 and sum to less than 1, got "
+            f"{validation_share} and {test_share}."
+        )
+    if not len(times):
+        raise ValueError("No events of known ads to split.")
+    shares = np.array([1 - validation_share - test_share, 1 - test_share])
+    last = np.cumsum(counts)
+    # The small term keeps 0.6 * 10 at 6 whatever way the 0.6 was computed.
+    index = np.minimum((shares * last[-1] + 1e-6).astype(np.int64), last[-1] - 1)
+    first, second = times[np.searchsorted(last, index, side="right")].tolist()
+    return first, second
+
+
 def _ordered(
     user_ids: np.ndarray,
     rows: np.ndarray,
@@ -286,7 +323,7 @@ def _ordered(
     events: np.ndarray | None,
     weights: np.ndarray | None,
 ) -> tuple[np.ndarray, Sequences]:
-    """Users (sorted) and all their events of known ads, in order of time, then row."""
+    """Users (sorted) and their distinct events of known ads, in order of time, then row."""
     given = {"user_ids": user_ids, "rows": rows, "timestamps": timestamps}
     given |= {} if events is None else {"events": events}
     given |= {} if weights is None else {"weights": weights}
@@ -298,18 +335,27 @@ def _ordered(
             f"{', '.join(map(str, shapes))}."
         )
     known = columns["rows"] >= 0
-    columns = {name: values[known] for name, values in columns.items()}
-    users, codes = np.unique(columns.pop("user_ids"), return_inverse=True)
-    # Ties that rows don't settle are one ad met twice at a time: the context must not depend on
-    # the order of the log either.
-    beside = [columns[name] for name in ("weights", "events") if name in columns]
-    order = np.lexsort((*beside, columns["rows"], columns["timestamps"], codes))
+    users, codes = np.unique(columns.pop("user_ids")[known], return_inverse=True)
     types = {"rows": np.int32, "timestamps": np.int64, "events": np.str_, "weights": np.float32}
-    counts = np.bincount(codes, minlength=len(users))
+    # Sorted as they are kept: weights that differ in the input may be equal here.
     log: dict[str, Any] = {
-        name: values.astype(types[name])[order] for name, values in columns.items()
+        name: values[known].astype(types[name]) for name, values in columns.items()
     }
-    return users, Sequences(_offsets(counts), **log)
+    kept = _distinct((log["rows"], log["timestamps"], codes), log.get("weights"), log.get("events"))
+    counts = np.bincount(codes[kept], minlength=len(users))
+    return users, Sequences(_offsets(counts), **{name: log[name][kept] for name in log})
+
+
+def _distinct(
+    keys: tuple[np.ndarray, ...], weights: np.ndarray | None, events: np.ndarray | None
+) -> np.ndarray:
+    """Places of one event for each value of the keys, sorted by them, the last before the rest."""
+    # Repeats become neighbours; their last has the largest weight, then the last event type.
+    beside = [values for values in (events, weights) if values is not None]
+    order = np.lexsort((*beside, *keys))
+    last = np.ones(len(order), bool)
+    last[:-1] = np.any([np.diff(values[order]) != 0 for values in keys], axis=0)
+    return order[last]
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

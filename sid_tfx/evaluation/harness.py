@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sid_tfx.decoder import SidDecoder
 
 MAX_HISTORY = 20
-"""Newest ads of a history that every method is given."""
+"""Newest ads of a history that every method is given, unless `evaluate` is told otherwise."""
 
 
 class Recommender(Protocol):
@@ -160,20 +160,22 @@ def evaluate(
     filtered: bool = False,
     mode: str = "",
     k: int = 50,
+    max_history: int = MAX_HISTORY,
 ) -> Result:
     """Ranks all ads for every user of a set: full ranking, no sampled negatives.
 
     Args:
         method: Name for the records.
         recommender: The method.
-        evaluation_set: Users, histories (cut to the newest 20) and targets.
+        evaluation_set: Users, histories and targets.
         catalog: For the semantic-ID level.
         filtered: Whether ads of the history are left out.
         mode: Name for the records.
         k: Length of the lists; `mrr` counts a target past it as 0.
+        max_history: Newest ads of a history that the method is given.
     """
     recommended = np.asarray(
-        recommender.recommend(evaluation_set.histories(MAX_HISTORY), k, filtered)
+        recommender.recommend(evaluation_set.histories(max_history), k, filtered)
     )
     if recommended.shape != (len(evaluation_set), k):
         raise ValueError(

@@ -6,6 +6,7 @@ import numpy as np
 
 from sid_tfx.datasets.sequences import EvaluationSet
 from sid_tfx.evaluation.harness import Result
+from sid_tfx.metrics import lists
 from sid_tfx.metrics.slices import slice_masks
 
 
@@ -32,18 +33,18 @@ def list_figures(
         k: Results looked at.
 
     Returns:
-        `coverage@k`: share of the catalogue returned to anyone; `mean_popularity@k`: training
-        events of a returned ad, on average; `popularity_bias@k`: that over the same of the
-        targets, so that above 1 the lists are more popular than what users choose.
+        `coverage@k`, `mean_popularity@k` and `popularity_bias@k`, as
+        `sid_tfx.metrics.lists.list_figures` has them.
     """
     events = np.asarray(popularity)
     shown = result.recommended[:, :k]
     shown = shown[shown >= 0]
-    mean = float(events[shown].mean()) if len(shown) else 0.0
-    chosen = float(events[targets].mean()) if len(targets) else 0.0
-    return {
-        f"coverage@{k}": len(np.unique(shown)) / len(events),
-        f"mean_popularity@{k}": mean,
-        # Where all targets are cold, one event among them stands in for none.
-        f"popularity_bias@{k}": mean / max(chosen, 1.0 / max(len(targets), 1)),
-    }
+    return lists.list_figures(
+        distinct=len(np.unique(shown)),
+        catalogue=len(events),
+        shown=len(shown),
+        shown_events=events[shown].sum(),
+        targets=len(targets),
+        target_events=events[targets].sum(),
+        k=k,
+    )

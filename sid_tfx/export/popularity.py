@@ -44,6 +44,10 @@ class Popularity(tf.Module):
         self.leading = _variable(np.full(depth, -1, np.int32), "leading")
         self.set_live(tf.ones([len(values)], tf.bool))
 
+    def __len__(self) -> int:
+        """Ads, those that are switched off included."""
+        return int(self.counts.shape[0])
+
     def set_live(self, live: tf.Tensor) -> None:
         """Switches ads on and off: bool `[N]` by catalogue row; eagerly or in a graph."""
         depth = self.leading.shape[0]

@@ -11,7 +11,7 @@ from sid_tfx.catalog import SidCatalog
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.decoding import BeamResult
 from sid_tfx.export.context import histories_in_context
-from sid_tfx.export.evaluation import parse_users, sid_ranks, target_ranks
+from sid_tfx.export.evaluation import newest_events, parse_users, sid_ranks, target_ranks
 from sid_tfx.export.id_table import IdTable
 from sid_tfx.export.popularity import Popularity
 from sid_tfx.export.servable_set import ServableSet
@@ -24,6 +24,9 @@ Outputs = dict[str, tf.Tensor]
 Preprocess = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 GENERATIVE, HYBRID = MODES = ("generative", "hybrid")
+
+_SHOWN = 10  # Places of a list that coverage and popularity bias look at.
+_LOOKED_UP = 2_000  # Newest events of a history to evaluate, unknown ads among them.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,15 +278,19 @@ class Servable(tf.Module):
         """Signature `evaluate`: serialized `history` and `target` -> the target's ranks.
 
         At item level (`rank`) and among semantic IDs (`sid_rank`), plain and with the ads of the
-        history that is read left out (`filtered_rank`, `filtered_sid_rank`).
+        history that is read left out (`filtered_rank`, `filtered_sid_rank`). With what coverage and
+        popularity bias are made from: the first ten rows of the plain list and their training
+        events.
 
-        A history may be longer than T here; its newest known ads are read, and `timestamps`,
-        `events` and `weights` of them where the example has these and the recommender reads them.
+        A history may be longer than T here; its newest known ads (of its 2,000 newest) are read,
+        and `timestamps`, `events` and `weights` of them where the example has these and the
+        recommender reads them.
         """
         users = parse_users(examples)
+        recent = newest_events(users, max(_LOOKED_UP, self.limits.max_history))
         histories = self._in_context(
-            self.ads.rows(users["history"].to_tensor("")),
-            *(users[name].to_tensor() for name in ("timestamps", "events", "weights")),
+            self.ads.rows(recent["history"].to_tensor("")),
+            *(recent[name].to_tensor() for name in ("timestamps", "events", "weights")),
         )
         target = self.ads.rows(users["target"])
         plain = self._ranked(histories).rows
@@ -297,6 +304,9 @@ class Servable(tf.Module):
             "popularity_rank": target_ranks(popular, target),
             "history_length": tf.cast(users["history"].row_lengths(), tf.float32),
             "target_popularity": self.popularity.of(target),
+            "shown_rows": plain[:, :_SHOWN],
+            "shown_popularity": self.popularity.of(plain[:, :_SHOWN]),
+            "catalogue_size": tf.fill(tf.shape(target), float(len(self.popularity))),
         }
 
     def _ranked(

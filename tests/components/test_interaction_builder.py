@@ -12,12 +12,12 @@ from tfx.types import channel_utils
 
 from components.artifacts import get_summary
 from components.interaction_builder.component import InteractionBuilder
-from components.interaction_builder.executor import TimeQuantiles
 from components.interaction_builder.pairs import cap_users, memberships, score_groups
 from components.interaction_builder.sequences import ordered_events, split_user
 from components.refusal import Refused
 from sid_tfx.datasets import swing
 from sid_tfx.datasets.records import read_sequences
+from sid_tfx.datasets.sequences import global_time
 from sid_tfx.datasets.swing import swing_pairs
 from tests.components.ingest import (
     ADS_SPEC,
@@ -210,23 +210,6 @@ def test_global_time(boundaries, train, validation, test):
         )
 
 
-@hypothesis.settings(deadline=None, max_examples=40)
-@hypothesis.given(st.lists(st.integers(0, 50), min_size=1, max_size=80))
-def test_time_boundaries_hold_the_shares(times):
-    combine = TimeQuantiles(0.2, 0.1)
-    halves = [combine.create_accumulator() for _ in range(2)]
-    for i, time in enumerate(times):
-        combine.add_input(halves[i % 2], time)
-    first, second = combine.extract_output(combine.merge_accumulators(halves))
-    assert first <= second
-    before = np.array(times)
-    assert (before < second).mean() >= 0.9 - 1e-9 or second == before.max()
-    assert (before < first).mean() >= 0.7 - 1e-9 or first == before.max()
-    earlier = before[before < first]
-    # One timestamp less would leave too little before the window.
-    assert not len(earlier) or (before < earlier.max()).mean() < 0.7 - 1e-9
-
-
 def test_events_are_ordered_by_time_then_ad_and_repeats_dropped():
     events = [(20, b"b", b"view", 0.0), (10, b"z", b"", 0.0), (20, b"a", b"", 0.0)]
     assert ordered_events([*events, events[0]]) == [events[1], events[2], events[0]]
@@ -304,15 +287,27 @@ def test_pipeline_splits_by_global_time(market, tmp_path):
     sequences, _ = build_interactions(
         events, ads, tmp_path, split="global_time", validation_share=0.2, test_share=0.2
     )
-    newest_training = max(max(r["timestamps"]) for r in read_split(sequences, "train"))
-    validation = [r["target_timestamp"][0] for r in read_split(sequences, "validation")]
-    test = [r["target_timestamp"][0] for r in read_split(sequences, "test")]
-    assert validation
-    assert test
-    assert newest_training < min(validation)
-    assert max(validation) < min(test)
+    log = [(user, *met) for user, events in expected_users(rows).items() for met in events]
+    users, times, ads_met = (np.array(column) for column in zip(*log, strict=True))
+    ad_ids, met = np.unique(ads_met, return_inverse=True)
+    # The library is given no repeats, the pipeline is.
+    assert len(log) < len(rows)
+    splits = global_time(users, met, times, 0.2, 0.2)
     trained = sum(len(row["history"]) for row in read_split(sequences, "train"))
-    assert trained / sum(map(len, expected_users(rows).values())) == pytest.approx(0.6, abs=0.05)
+    assert trained == len(splits.train.rows)
+    for name, part in (("validation", splits.validation), ("test", splits.test)):
+        assert len(part)
+        found = {
+            row["user_id"][0]: (row["target"][0], row["target_timestamp"][0], len(row["history"]))
+            for row in read_split(sequences, name)
+        }
+        targets = zip(
+            ad_ids[part.targets].tolist(),
+            part.target_timestamps.tolist(),
+            part.inputs.lengths.tolist(),
+            strict=True,
+        )
+        assert found == dict(zip(part.users.tolist(), targets, strict=True))
 
 
 def test_types_and_weights_stand_beside_the_times(market, tmp_path):

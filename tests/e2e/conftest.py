@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,15 @@ def small_run(tmp_path_factory) -> Run:
     result = pipeline("run", *arguments, "--json", str(root / "summary.json"))
     summary = json.loads((root / "summary.json").read_text())
     return Run(arguments, root / "runs" / "small", summary, result.stdout)
+
+
+def changed_run(run: Run, root: Path, *overrides: str) -> Run:
+    """Runs again with other settings; what does not depend on them is not made again."""
+    # On a copy of the metadata, so that the shared run stays as it is.
+    (root / "small").mkdir()
+    shutil.copy(run.home / "metadata.sqlite", root / "small")
+    settings = (f"run.root={root}", *overrides)
+    arguments = [*run.options, *(part for setting in settings for part in ("--set", setting))]
+    result = pipeline("run", *arguments, "--json", str(root / "summary.json"))
+    summary = json.loads((root / "summary.json").read_text())
+    return Run(arguments, root / "small", summary, result.stdout)

@@ -1,7 +1,5 @@
 """Every architecture that is not the default one goes from raw data to a server that answers."""
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from sid_tfx.catalog import SidCatalog
 from sid_tfx.datasets.records import read_sequences
 from sid_tfx.export import WireLimits
 from sid_tfx.recommender import SidRecommender
-from tests.e2e.conftest import Run, pipeline
+from tests.e2e.conftest import Run, changed_run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -22,23 +20,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 @pytest.fixture(scope="module", params=sorted(set(ARCHITECTURES) - {"item_level"}))
 def run(request, small_run, tmp_path_factory) -> Run:
     """The small run with another architecture; what does not depend on it is not made again."""
-    root = tmp_path_factory.mktemp(request.param)
-    # On a copy of the metadata, so that the shared run stays as it is.
-    (root / "small").mkdir()
-    shutil.copy(small_run.home / "metadata.sqlite", root / "small")
-    changes = (
-        *("--set", f"run.root={root}", "--set", f"recommender.architecture={request.param}"),
-        *("--set", "recommender.epochs=1"),
-    )
-    arguments = [*small_run.options, *changes]
-    result = pipeline("run", *arguments, "--json", str(root / "summary.json"))
-    summary = json.loads((root / "summary.json").read_text())
+    overrides = (f"recommender.architecture={request.param}", "recommender.epochs=1")
+    run = changed_run(small_run, tmp_path_factory.mktemp(request.param), *overrides)
+    summary = run.summary
     made = {stage["stage"] for stage in summary["stages"] if not stage["cached"]}
     assert {"RecommenderTrainer", "Composer", "Evaluator", "PortablePusher"} <= made
     trained = load_bundle(f"{summary['artifacts']['RecommenderTrainer.model']}/Format-Serving")[0]
     assert isinstance(trained, SidRecommender)
     assert isinstance(trained.architecture, ARCHITECTURES[request.param])
-    return Run(arguments, root / "small", summary, result.stdout)
+    return run
 
 
 def test_the_pushed_servable_answers(run, tmp_path):

@@ -3,24 +3,43 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 
+from sid_tfx.datasets.ads import event_columns, load_ads, load_events
+from sid_tfx.datasets.records import read_sequences
+from sid_tfx.datasets.sequences import global_time, leave_one_out
 from sid_tfx.metrics.slices import SLICES
-from tests.e2e.conftest import pipeline
+from tests.e2e.conftest import Run, changed_run, pipeline
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 FIGURES = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr", "coverage@10")
+SPLITS = {"leave_one_out": leave_one_out, "global_time": global_time}
+
+
+@pytest.fixture(scope="module", params=SPLITS)
+def split(request) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def records(small_run, tmp_path_factory):
+def run(split, small_run, tmp_path_factory) -> Run:
+    """The small run, or another on the same files that splits by time and reads fewer ads."""
+    if split == "leave_one_out":
+        return small_run
+    overrides = ("data.split=global_time", "servable.max_history=5", "tokenizer.epochs=2")
+    return changed_run(small_run, tmp_path_factory.mktemp(split), *overrides)
+
+
+@pytest.fixture(scope="module")
+def records(run, tmp_path_factory):
     """Flat records by way of asking."""
     found = {}
     for through in ("process", "grpc"):
         path = tmp_path_factory.mktemp("evaluate") / f"{through}.json"
         asked = ("--through", through, "--json", str(path))
-        pipeline("evaluate", "recommender", *small_run.options, *asked)
+        pipeline("evaluate", "recommender", *run.options, *asked)
         found[through] = json.loads(path.read_text())
     return found
 
@@ -29,7 +48,28 @@ def measured(records):
     return {(r["method"], r["mode"], r["filtered"], r["level"]): r for r in records if "level" in r}
 
 
-def test_every_method_mode_filter_and_level_is_there(records):
+def test_the_users_are_those_of_the_library(run, split):
+    ads = load_ads(run.options[1])
+    events = load_events(run.options[3], ads)
+    rows = np.searchsorted(ads.ad_ids, events["ad_id"].to_numpy(dtype=str))
+    log = events["user_id"].to_numpy(dtype=str), rows, events["timestamp"].to_numpy()
+    splits = SPLITS[split](*log, **event_columns(events))
+    uri = run.summary["artifacts"]["InteractionBuilder.sequences"]
+    for name, part in (("validation", splits.validation), ("test", splits.test)):
+        found = read_sequences(f"{uri}/Split-{name}/*")
+        assert found.user_ids.tolist() == part.users.tolist()
+        assert found.targets.tolist() == ads.ad_ids[part.targets].tolist()
+        for here, there in (
+            (found.histories, ads.ad_ids[part.inputs.rows]),
+            (found.timestamps, part.inputs.timestamps),
+            (found.weights, part.inputs.weights),
+        ):
+            np.testing.assert_array_equal(np.concatenate(here), there)
+    assert run.summary["metrics"]["example_count"] == len(splits.test)
+
+
+def test_every_method_mode_filter_and_level_is_there(records, run, split):
+    users = run.summary["metrics"]["example_count"]
     keys = {
         (method, mode, filtered, level)
         for method, modes in {
@@ -44,7 +84,7 @@ def test_every_method_mode_filter_and_level_is_there(records):
     for found in records.values():
         assert set(measured(found)) == keys
         for record in measured(found).values():
-            assert (record["users"], record["seed"], record["split"]) == (500, 17, "leave_one_out")
+            assert (record["users"], record["seed"], record["split"]) == (users, 17, split)
             assert record["train_seconds"] >= 0
             assert record["ndcg@10_low"] <= record["ndcg@10"] <= record["ndcg@10_high"]
 
@@ -57,9 +97,9 @@ def test_grpc_gives_the_figures_of_the_model_in_process(records):
         ), key
 
 
-def test_tfma_gives_the_same_figures(records, small_run):
+def test_tfma_gives_the_same_figures(records, run):
     found = measured(records["grpc"])
-    metrics = small_run.summary["metrics"]
+    metrics = run.summary["metrics"]
     for filtered, level in itertools.product((False, True), ("item", "sid")):
         record = found["servable", "generative", filtered, level]
         prefix = ("filtered_" if filtered else "") + ("sid_" if level == "sid" else "")

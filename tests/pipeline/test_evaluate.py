@@ -30,7 +30,8 @@ from tests.recommender_fixtures import ADS, SMALL, make_catalog
 
 pytestmark = pytest.mark.unit
 
-USERS, LENGTH = 30, 6
+# Longer than the 20 ads that are read by default.
+USERS, LENGTH = 30, 30
 KINDS = (b"view", b"buy")
 
 
@@ -126,6 +127,44 @@ def test_the_recommender_is_asked_in_the_context_of_its_users(run, records):
     assert asked["alone"] != pytest.approx(want)
 
 
+def with_history(config, max_history):
+    """The same run's configuration with another T."""
+    servable = config.servable.model_copy(update={"max_history": max_history})
+    return config.model_copy(update={"servable": servable})
+
+
+@pytest.mark.parametrize("max_history", [4, 26])
+def test_a_history_is_cut_to_what_the_servable_reads(run, max_history, monkeypatch):
+    config, rows = run
+    monkeypatch.setattr(evaluation, "MODES", ("generative",))
+    records = evaluate_servable(with_history(config, max_history), Console(), through="process")
+    users = np.repeat(np.arange(USERS), LENGTH)
+    kinds = np.array([kind.decode() for kind in KINDS])[rows.ravel() % 2]
+    splits = leave_one_out(users, rows.ravel(), np.tile(np.arange(LENGTH), USERS), events=kinds)
+    model, _ = load_bundle(str(config.home / "RecommenderTrainer.model" / "Format-Serving"))
+    decoder = SidDecoder(model, config.servable.beam_size)
+    alone, in_context = splits.test, splits.test.in_context(model.context)
+    for name, mode, method, test in (
+        ("servable", "generative", GenerativeRecommender(decoder), in_context),
+        ("item_knn", "", ItemKnn(splits.train, ADS), alone),
+    ):
+        # Filtered: how much is left out depends on the length too.
+        want, otherwise = (
+            ranking_metrics(
+                target_ranks(method.recommend(test.histories(length), 15, True), test.targets)
+            )
+            for length in (max_history, 20)
+        )
+        [record] = [
+            record
+            for record in records
+            if tuple(map(record.get, ("method", "mode", "filtered", "level")))
+            == (name, mode, True, "item")
+        ]
+        assert {metric: record[metric] for metric in want} == pytest.approx(want), name
+        assert want != pytest.approx(otherwise), name
+
+
 def test_what_a_server_is_sent_are_the_newest_known_events():
     inputs = Sequences(
         np.array([0, 4, 5]),
@@ -157,7 +196,10 @@ def test_without_a_run_it_says_what_to_do(tmp_path):
 class FakeClient:
     """A server of version 7 that answers every history with the same ads."""
 
+    lengths: set[int] = set()
+
     def __init__(self, target, timeout=0.0):
+        self.lengths.clear()
         self.answer = AdList(tuple(ScoredAd(f"ad{n:03d}", 0.0) for n in range(15)), 7)
 
     def __enter__(self):
@@ -170,9 +212,11 @@ class FakeClient:
         return ModelMetadata(7, {})
 
     def recommend(self, history):
+        self.lengths.add(len(history))
         return self.answer
 
     def recommend_filtered(self, histories, **rules):
+        self.lengths.update(map(len, histories))
         return [self.answer] * len(histories)
 
 
@@ -192,11 +236,13 @@ def pushed(run, tmp_path, monkeypatch):
     return config, summary, manifest
 
 
-def test_what_the_run_pushed_is_measured_through_a_server(pushed):
+@pytest.mark.parametrize("max_history", [4, 20, 26])
+def test_what_the_run_pushed_is_measured_through_a_server(pushed, max_history):
     config, summary, manifest = pushed
     manifest.write_text(json.dumps({"fingerprints": {"catalog": make_catalog().fingerprint}}))
     summary.save(config.home / SUMMARY_FILE)
-    records = evaluate_servable(config, Console(), through="grpc")
+    records = evaluate_servable(with_history(config, max_history), Console(), through="grpc")
+    assert FakeClient.lengths == {max_history}
     assert {r["through"] for r in records if r.get("method") == "servable"} == {"grpc"}
 
 

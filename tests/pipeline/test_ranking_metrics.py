@@ -10,16 +10,20 @@ from tensorflow_model_analysis.metrics import metric_types
 from tfx.types import standard_artifacts
 
 from pipeline.config import ModelGateConfig
+from pipeline.list_metrics import ListFigures
 from pipeline.local_runner import Stage
 from pipeline.model_gate import eval_config
 from pipeline.ranking_metrics import (
     RANKS,
     NdcgAtK,
+    NdcgInterval,
     RecallAtK,
+    RecallInterval,
     RecallOverPopularity,
     ReciprocalRank,
 )
 from pipeline.stage_lines import line, overall_metrics
+from sid_tfx.evaluation.bootstrap import bootstrap_mean
 from sid_tfx.metrics.ranking import ndcg_at, ranking_metrics, recall_at, reciprocal_rank
 from sid_tfx.metrics.slices import SLICES, slice_masks
 
@@ -39,9 +43,34 @@ ANSWER = {
     }.items()
 }
 LENGTHS, EVENTS = ANSWER["history_length"], ANSWER["target_popularity"]
+# The lists of these users, of a catalogue of nine ads: two places each, the last user's half full.
+POPULARITY = np.array([50, 30, 10, 9, 3, 1, 0, 0, 0], np.float32)
+SHOWN = np.array([[0, 1], [1, 0], [0, 2], [4, 8], [0, 1], [2, 0], [1, -1]])
+LISTS = {
+    "shown_rows": SHOWN.astype(np.float32),
+    "shown_popularity": np.where(SHOWN >= 0, POPULARITY[SHOWN], 0),
+    "catalogue_size": np.full(7, len(POPULARITY), np.float32),
+}
+ANSWER |= LISTS
+# Ways in which Beam may share out the users and merge.
+SPLITS = [[range(7)], [range(3), range(3, 7)], [[6, 0], [], [5, 4, 1, 2, 3]]]
+
+
+def _want_of_lists(rows):
+    shown = SHOWN[rows][SHOWN[rows] >= 0]
+    mean = POPULARITY[shown].mean()
+    return {
+        "coverage@10": len(set(shown.tolist())) / len(POPULARITY),
+        "mean_popularity@10": mean,
+        "popularity_bias@10": mean / EVENTS[rows].mean(),
+    }
 
 
 def _value(metric, split, answer=ANSWER):
+    return next(iter(_values(metric, split, answer).values()), None)
+
+
+def _values(metric, split, answer=ANSWER):
     [computation] = metric.computations(eval_config=tfma.EvalConfig())
     combiner = computation.combiner
     parts = []
@@ -53,13 +82,12 @@ def _value(metric, split, answer=ANSWER):
             accumulator = combiner.add_input(accumulator, inputs)
         parts.append(accumulator)
     found = combiner.extract_output(combiner.merge_accumulators(parts))
-    return next(iter(found.values()), None)
+    assert set(found) <= set(computation.keys)
+    return {key.name: value for key, value in found.items()}
 
 
 @pytest.mark.parametrize("rank", RANKS)
-@pytest.mark.parametrize(
-    "split", [[range(7)], [range(3), range(3, 7)], [[6, 0], [], [5, 4, 1, 2, 3]]]
-)
+@pytest.mark.parametrize("split", SPLITS)
 def test_metrics_equal_the_library(split, rank):
     ranks = ANSWER[rank]
     assert _value(RecallAtK(k=10, rank=rank), split) == pytest.approx(recall_at(ranks, 10).mean())
@@ -93,9 +121,32 @@ def test_slices_equal_the_library(name):
         assert _value(inside, [outside]) is None
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_intervals_are_those_of_the_library(split):
+    for metric, gain in ((RecallInterval, recall_at), (NdcgInterval, ndcg_at)):
+        want = bootstrap_mean(gain(ANSWER["sid_rank"], 10))
+        found = _values(metric(name="sid_x", rank="sid_rank"), split)
+        assert found == pytest.approx({f"sid_x_{end}": want[end] for end in ("low", "high")})
+        assert want["low"] < want["difference"] < want["high"]
+    assert _values(RecallInterval(), [[]]) == {}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_coverage_and_popularity_bias_whatever_way_beam_merges(split):
+    assert _values(ListFigures(), split) == pytest.approx(_want_of_lists(np.arange(7)))
+
+
+def test_lists_without_users_have_no_figures():
+    assert _values(ListFigures(), [[], []]) == {}
+    older = {name: values for name, values in ANSWER.items() if name != "shown_rows"}
+    with pytest.raises(ValueError, match=r"has no 'shown_rows'.*run\.cache=false"):
+        _values(ListFigures(), [range(7)], older)
+
+
 def test_metrics_come_back_from_their_config():
     sliced = NdcgAtK(k=5, users="target:cold", rank="filtered_sid_rank")
-    for metric in (sliced, RecallAtK(), ReciprocalRank(), RecallOverPopularity()):
+    plain = (RecallAtK(), ReciprocalRank(), RecallOverPopularity(), RecallInterval(), ListFigures())
+    for metric in (sliced, *plain, NdcgInterval(name="sid_ndcg@10", rank="sid_rank")):
         again = type(metric).from_config(metric.get_config())
         assert again.get_config() == metric.get_config()
 
@@ -118,7 +169,10 @@ class Signature(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def evaluate(self, examples):
-        spec = {name: tf.io.FixedLenFeature([], tf.float32) for name in ANSWER}
+        spec = {
+            name: tf.io.FixedLenFeature(values.shape[1:], tf.float32)
+            for name, values in ANSWER.items()
+        }
         return tf.io.parse_example(examples, spec)
 
 
@@ -134,7 +188,7 @@ def test_the_evaluator_gives_the_figures_of_the_library(tmp_path):
         for row in range(kept.sum()):
             example = tf.train.Example()
             for name, values in answer.items():
-                example.features.feature[name].float_list.value.append(values[row])
+                example.features.feature[name].float_list.value.extend(np.atleast_1d(values[row]))
             writer.write(example.SerializeToString())
     config = eval_config(ModelGateConfig())
     tfma.run_model_analysis(
@@ -151,10 +205,14 @@ def test_the_evaluator_gives_the_figures_of_the_library(tmp_path):
     for prefix in ("", "sid_", "filtered_", "filtered_sid_"):
         figures = ranking_metrics(answer[f"{prefix}rank"])
         want |= {f"{prefix}{name}": value for name, value in figures.items()}
+        for name, gain in (("recall@10", recall_at), ("ndcg@10", ndcg_at)):
+            interval = bootstrap_mean(gain(answer[f"{prefix}rank"], 10))
+            want |= {f"{prefix}{name}_{end}": interval[end] for end in ("low", "high")}
     for name, mask in slice_masks(answer["history_length"], answer["target_popularity"]).items():
         if mask.any():
             want[f"ndcg@10 {name}"] = ndcg_at(answer["rank"][mask], 10).mean()
     want["recall@10 target:cold"] = 1.0
+    want |= _want_of_lists(np.flatnonzero(kept))
     found = overall_metrics(artifact)
     assert found == pytest.approx(want)
     stage = Stage("Evaluator", 0.0, False, "", {"evaluation": [artifact]})

@@ -10,6 +10,7 @@ from keras import ops
 
 from sid_tfx.embedding import look_up
 from sid_tfx.layers import CausalBlock
+from sid_tfx.layers.cross_entropy import table_cross_entropy
 from sid_tfx.layers.history import last_state, next_rows, pack_history, read_histories
 from sid_tfx.precision import check_float32
 from sid_tfx.sequence_model import SequenceModel, takes_whole_histories
@@ -160,9 +161,7 @@ class SasRec(SequenceModel):
             raise takes_whole_histories(type(self).__name__)
         targets = ops.reshape(next_rows(*read_histories(x, self.max_history)), (-1,))
         states = ops.reshape(y_pred[:, :-1], (-1, self.hidden_size))
-        logits = ops.matmul(states, ops.transpose(self.ad_vectors[1:]))
-        labels = ops.maximum(targets - 1, 0)
-        losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        losses = table_cross_entropy(states, self.ad_vectors, targets)
         mask = ops.cast(targets > 0, losses.dtype)
         return ops.sum(losses * mask) / ops.maximum(ops.sum(mask), 1.0)
 

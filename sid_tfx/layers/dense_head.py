@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from sid_tfx.embedding import look_up
-from sid_tfx.layers.cross_entropy import cross_entropy
+from sid_tfx.layers.cross_entropy import table_cross_entropy
 from sid_tfx.transformer import SeededLayers
 
 
@@ -85,9 +85,7 @@ class DenseHead(keras.layers.Layer):
         query = self(states)
         ads = int(content.shape[0]) - 1
         if ads <= self.negatives:
-            vectors = self.vectors(content, id_vectors)[1:]
-            logits = ops.matmul(query, ops.transpose(vectors))
-            return cross_entropy(logits, ops.maximum(targets - 1, 0))
+            return table_cross_entropy(query, self.vectors(content, id_vectors), targets)
 
         def vectors_of(rows: Any) -> Any:
             ids = None if id_vectors is None else look_up(id_vectors, rows)

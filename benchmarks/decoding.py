@@ -196,6 +196,7 @@ def compare(
             "ratio_to_hf_equal": round(equal / medians[name], 2),
             "parameters": about[name]["parameters"],
             "library": about[name]["version"],
+            **(ours.figures if name == SUBJECT else {}),
         }
         for name, found in timings.items()
     ]

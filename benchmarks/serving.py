@@ -85,7 +85,7 @@ def record(
 @click.option(
     "--concurrency", "concurrencies", multiple=True, type=click.IntRange(min=1),
     default=(1, 8, 32),
-    help="Requests in flight, each of one history; repeat for several. 1 is the latency.",
+    help="Requests in flight, each of one history; repeat for several. With 1 the latency, too.",
 )  # fmt: skip
 @click.option("--max-batch-size", default=32, help="The server's, and its timeout is 0.")
 @click.option("--seed", default=0, help="Draws the histories.")
@@ -140,12 +140,10 @@ def _measure(
     if 1 in concurrencies:
         with ServerProcess(base_path) as server, console.status("latency"):
             measured += _latency(server.target, servable, asked)
-    loads = [concurrency for concurrency in concurrencies if concurrency > 1]
-    if loads:
-        with tempfile.TemporaryDirectory() as folder:
-            flags = _batching_flags(Path(folder), max_batch_size)
-            with ServerProcess(base_path, *flags) as server, console.status("throughput"):
-                measured += _throughput(server.target, servable, asked, loads)
+    with tempfile.TemporaryDirectory() as folder:
+        flags = _batching_flags(Path(folder), max_batch_size)
+        with ServerProcess(base_path, *flags) as server, console.status("throughput"):
+            measured += _throughput(server.target, servable, asked, concurrencies)
     servable.close()
     return measured
 

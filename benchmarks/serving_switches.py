@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import tempfile
@@ -20,7 +21,8 @@ from benchmarks.serving_load import DEFAULT_SERVABLE, MODEL, ServerProcess, newe
 from benchmarks.version_answers import VersionAnswers, detects_wrong_answers, distinguishable
 from serving.client import RecommenderClient
 from serving.servable import Servable
-from sid_tfx.servable_set_file import FINGERPRINT_SIZE, SERVABLE_SET_FILE
+from sid_tfx.file_list import MANIFEST_FILE
+from sid_tfx.servable_set_file import SERVABLE_SET_FILE, read_servable_set, write_servable_set
 
 BATCHING = common.ROOT / "serving" / "deploy" / "batching.config"
 _WAIT_SECONDS = 120.0
@@ -46,10 +48,10 @@ def with_half_the_ads(source: Path, folder: Path) -> Path:
         )
     made = folder / "half"
     shutil.copytree(source, made, copy_function=os.link)
-    data = (source / SERVABLE_SET_FILE).read_bytes()
-    halved = data[:FINGERPRINT_SIZE] + bytes(byte & 0b01010101 for byte in data[FINGERPRINT_SIZE:])
-    (made / SERVABLE_SET_FILE).unlink()
-    (made / SERVABLE_SET_FILE).write_bytes(halved)
+    ads = json.loads((source / MANIFEST_FILE).read_text())["ads"]
+    live, fingerprint = read_servable_set(str(source / SERVABLE_SET_FILE), ads)
+    live[1::2] = False
+    write_servable_set(str(made / SERVABLE_SET_FILE), live, fingerprint)
     return made
 
 

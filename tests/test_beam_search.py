@@ -23,11 +23,16 @@ def table_model(tables, batch):
     return next_log_probs
 
 
-def exhaustive(tables, codes):
+def exhaustive(tables, codes, renormalize=False):
     """float32 [B, N]: every ad's log-probability."""
     scores = np.zeros((tables[0].shape[0], len(codes)), np.float32)
     key = np.zeros(len(codes), np.int64)
     for level, table in enumerate(tables):
+        if renormalize:
+            there = np.zeros(table.shape[1:], bool)
+            there[key, codes[:, level]] = True
+            total = np.exp(np.where(there, table.astype(np.float64), -np.inf)).sum(axis=2)
+            table = table - np.log(np.where(there.any(axis=1), total, 1.0))[:, :, None]
         scores = scores + table[:, key, codes[:, level]]
         key = key * table.shape[-1] + codes[:, level]
     return scores
@@ -61,16 +66,21 @@ def allowed_mask(live, excluded):
 
 
 @settings(deadline=None, max_examples=60)
-@given(problems(), st.integers(1, 45))
-def test_equals_exhaustive_search_when_the_beam_covers_the_catalogue(problem, k):
+@given(problems(), st.integers(1, 45), st.booleans())
+def test_equals_exhaustive_search_when_the_beam_covers_the_catalogue(problem, k, renormalize):
     codes, sizes, tables, live, excluded = problem
+    if renormalize:
+        # Where a model rules out all that the catalogue has, there is nothing to normalize.
+        tables = [np.maximum(table, -20.0) for table in tables]
     trie = PrefixTrie.build(codes, sizes)
     trie.set_live(live)
     batch = len(excluded)
     rows, scores, count = beam_search(
-        table_model(tables, batch), trie, len(codes), k, batch, tf.constant(excluded)
-    )
-    truth = np.maximum(exhaustive([np.maximum(t, -1e9) for t in tables], codes), -4e9)
+        table_model(tables, batch), trie, len(codes), k, batch, tf.constant(excluded),
+        renormalize=renormalize,
+    )  # fmt: skip
+    truth = exhaustive([np.maximum(t, -1e9) for t in tables], codes, renormalize)
+    truth = np.maximum(truth, -4e9)
     truth = np.where(allowed_mask(live, excluded), truth, -np.inf)
     want = -np.sort(-truth, axis=1)[:, :k]
     assert rows.shape == (batch, k)
@@ -84,15 +94,16 @@ def test_equals_exhaustive_search_when_the_beam_covers_the_catalogue(problem, k)
 
 
 @settings(deadline=None, max_examples=60)
-@given(problems(), st.integers(1, 12), st.integers(0, 6))
-def test_a_narrow_beam_keeps_its_promises(problem, k, extra):
+@given(problems(), st.integers(1, 12), st.integers(0, 6), st.booleans())
+def test_a_narrow_beam_keeps_its_promises(problem, k, extra, renormalize):
     codes, sizes, tables, live, excluded = problem
     trie = PrefixTrie.build(codes, sizes)
     trie.set_live(live)
     batch = len(excluded)
     rows, scores, count = beam_search(
-        table_model(tables, batch), trie, k + extra, k, batch, tf.constant(excluded)
-    )
+        table_model(tables, batch), trie, k + extra, k, batch, tf.constant(excluded),
+        renormalize=renormalize,
+    )  # fmt: skip
     mask = allowed_mask(live, excluded)
     for b in range(batch):
         n = int(count[b])

@@ -1,4 +1,6 @@
-"""The command line: run, refresh, serve, servable-set, query, evaluate, compile, config, sample.
+"""The command line.
+
+run, refresh, compile, collaborative-vectors, serve, servable-set, query, evaluate, sample, config.
 
 Exit codes: 0 done; 1 something broke; 2 the command or the configuration is wrong; 3 a stage or a
 gate refused, and the last lines say why.
@@ -12,6 +14,7 @@ import click
 
 import sid_tfx  # noqa: F401 - sets TF_USE_LEGACY_KERAS, which TFX's imports would miss
 from pipeline.cli.evaluating import evaluate
+from pipeline.cli.preparing import collaborative_vectors
 from pipeline.cli.running import compile, refresh, run
 from pipeline.cli.serving import query, servable_set, serve
 from pipeline.cli.shared import Cli, console
@@ -22,7 +25,9 @@ def cli() -> None:
     """Semantic IDs for ads: one pipeline from raw ads and events to TF Serving."""
 
 
-for command in (run, refresh, compile, serve, servable_set, query, evaluate):
+for command in (
+    run, refresh, compile, collaborative_vectors, serve, servable_set, query, evaluate
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from components.example_gen.spec import IngestSpec
 from components.refusal import Refused
 from pipeline.config import Config, ConfigError
 from pipeline.schemas.derive import derive_schema, read_curated, write_schema
-from sid_tfx.features import AdSchema, FeatureSizes
+from sid_tfx.features import COLLABORATIVE, COLLABORATIVE_DIM, AdSchema, FeatureSizes
+
+# Vectors of other events lie along other axes, and would say nothing to the frozen tokenizer.
+_OF_THE_LAST_RUN = (
+    f" A refresh takes {COLLABORATIVE} from the file of the last run: keep it for the ads it has, "
+    "leave it empty for new ones."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +76,9 @@ def resolve(
                 f"{', '.join(sorted(events_sniffed.columns))}"
             )
     schema = _ad_schema(config, sniffed) if trained is None else trained
-    if trained is not None:
+    if trained is None:
+        _check_collaborative(schema, sniffed, config)
+    else:
         _check_has(trained, sniffed, config)
     problem = tokenizer_problem(config.tokenizer.preset, schema, config.tokenizer.build_arguments())
     if problem:
@@ -188,6 +197,29 @@ def _ad_schema(config: Config, sniffed: Sniffed) -> AdSchema:
         ) from None
 
 
+def _check_collaborative(schema: AdSchema, sniffed: Sniffed, config: Config) -> None:
+    """Says how a column is made that the tokenizer quantizes and no input file has by itself."""
+    from sid_tfx.presets import PRESETS
+
+    settings, data = config.tokenizer, config.data
+    vectors = settings.encoder.get("vectors")
+    needed = vectors == "collaborative" if vectors else PRESETS[settings.preset].collaborative
+    if not needed or COLLABORATIVE in schema.dense:
+        return
+    if COLLABORATIVE in sniffed.dense:
+        raise ConfigError(
+            f"features.dense leaves out {COLLABORATIVE!r}, which tokenizer.preset="
+            f"{settings.preset} quantizes; name it there with its size, {COLLABORATIVE_DIM}"
+        )
+    files = f"--ads {shlex.quote(data.ads.path)} --events {shlex.quote(data.events.path)}"
+    raise ConfigError(
+        f"tokenizer.preset={settings.preset} quantizes the column {COLLABORATIVE!r}, of which "
+        f"{data.ads.path} has no vectors; it has {', '.join(sorted(sniffed.columns))}. Make it "
+        f"with `python pipeline.py collaborative-vectors {files} --out ads-with-vectors.parquet` "
+        "and the --config and --set of this run"
+    )
+
+
 def _check_has(trained: AdSchema, sniffed: Sniffed, config: Config) -> None:
     wanted = [*trained.text, *trained.categorical, *trained.numeric, *trained.dense]
     wanted += ["category_path"] if trained.category_depth else []
@@ -197,6 +229,7 @@ def _check_has(trained: AdSchema, sniffed: Sniffed, config: Config) -> None:
             f"{config.data.ads.path} lacks {', '.join(lacking)}, which the last push was trained "
             f"on; it has {', '.join(sorted(sniffed.columns))}. Name the file's own columns with "
             "data.ads.columns, or train anew with `python pipeline.py run`."
+            + (_OF_THE_LAST_RUN if COLLABORATIVE in lacking else "")
         )
 
 

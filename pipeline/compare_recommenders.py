@@ -15,7 +15,7 @@ from pipeline.comparison import records
 from pipeline.comparison.cells import data_fingerprint
 from pipeline.comparison.process import CellFailed, core_shares, run_job
 from pipeline.comparison.records import FinishedCell, Record, UnreadableCell
-from pipeline.config import Config, ConfigError
+from pipeline.config import Config
 from pipeline.recommender_cells import report
 from pipeline.recommender_cells.methods import Cell, make_cells
 
@@ -59,7 +59,7 @@ def compare(
     Raises:
         ConfigError: A method, a split or an input file that can't be used.
     """
-    ads, events = (_file(config, name) for name in ("ads", "events"))
+    ads, events = (config.canonical_file(name) for name in ("ads", "events"))
     if unread := unread_keys(config):
         _print(console, f"not read here, and at its default: {', '.join(unread)}", "yellow")
     name = ads.parent.name
@@ -89,21 +89,9 @@ def unread_keys(config: Config) -> list[str]:
     given, default = config.model_dump(), Config().model_dump()
     keys = [f"features.{name}" for name in default["features"]]
     keys += ["pairs.max_ads_per_user", "catalog.alternatives", "servable.max_history"]
+    keys += ["tokenizer.stop_on_collapse"]
     pairs = [(key, *key.split(".")) for key in keys]
     return [key for key, part, name in pairs if given[part][name] != default[part][name]]
-
-
-def _file(config: Config, name: str) -> Path:
-    table = getattr(config.data, name)
-    path = Path(table.path)
-    if table.columns:
-        raise ConfigError(
-            f"data.{name}.columns = {table.columns}: the methods are trained from files whose "
-            "columns have the canonical names (docs/architecture.md); rename them in the file"
-        )
-    if not path.is_file():
-        raise ConfigError(f"data.{name}.path = {table.path!r} is not one file; give one file")
-    return path
 
 
 def _train_all(

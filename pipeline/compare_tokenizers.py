@@ -269,11 +269,12 @@ def _write_report(comparison: Comparison, console: Console, cells: Sequence[Fini
 
 def _notes(cells: Sequence[FinishedCell], compared: Sequence[report.Row]) -> list[str]:
     budget = ", ".join(f"{name} {value}" for name, value in cells[0].spec["budget"].items())
-    record = cells[0].record
+    users = cells[0].record["users"]
+    cores = " or ".join(str(cores) for cores in sorted({c.record["cores"] for c in cells}))
     notes = [
         "Mean ± standard deviation over seeds. Codes before de-dup; leave-one-out, every ad "
-        f"ranked, plain, {record['users']:,} test users. Item level unless a column says SID. "
-        f"Peak memory is the whole cell's, seconds are on {record['cores']} core(s).",
+        f"ranked, plain, {users:,} test users. Item level unless a column says SID. "
+        f"Peak memory is the whole cell's, seconds are on {cores} core(s).",
         f"Made by `python pipeline.py evaluate tokenizers`; the budget of all: {budget}.",
     ]
     if compared:

@@ -144,7 +144,9 @@ class TokenizerConfig(_Section):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     encoder: dict[str, Any] = Field(
-        default_factory=dict, description="arguments of the encoder, such as {dim: 64}"
+        default_factory=dict,
+        description="arguments of the encoder, such as {dim: 64}; {kind: tower} reads fields, no "
+        "vectors",
     )
     quantizer: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the quantizer, such as {gradient: rotation}"
@@ -155,10 +157,15 @@ class TokenizerConfig(_Section):
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="further arguments of SidTokenizer"
     )
+    stop_on_collapse: bool = Field(
+        False,
+        description="true ends the run after an epoch in whose batches less than half of the ads "
+        "have semantic IDs of their own; false only says so",
+    )
 
     def build_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `sid_tfx.presets.build`, apart from the name and the seed."""
-        own = {"preset", "epochs", "batch_pairs", "arguments"}
+        own = {"preset", "epochs", "batch_pairs", "arguments", "stop_on_collapse"}
         return {**self.model_dump(exclude=own), **self.arguments}
 
 
@@ -344,6 +351,26 @@ class Config(_Section):
                 "one; name a folder, such as a copy of the bucket's"
             )
         return Path(self.run.push_directory or self.home / "serving").absolute()
+
+    def canonical_file(self, name: str) -> Path:
+        """The one file of an input table, for commands that read it whole and rename no column.
+
+        Args:
+            name: `ads` or `events`.
+
+        Raises:
+            ConfigError: There is no such file, or its columns have names of their own.
+        """
+        table = getattr(self.data, name)
+        path = Path(table.path)
+        if table.columns:
+            raise ConfigError(
+                f"data.{name}.columns = {table.columns}: this command reads files whose columns "
+                "have the canonical names (docs/architecture.md); rename them in the file"
+            )
+        if not path.is_file():
+            raise ConfigError(f"data.{name}.path = {table.path!r} is not one file; give one file")
+        return path
 
 
 def load_config(

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from components.refusal import Refused
 from pipeline.config import TokenizerConfig
 from pipeline.preprocessing import feature_sizes
 from pipeline.training import history_summary, make_deterministic, progress
@@ -27,6 +28,9 @@ def run_fn(fn_args: FnArgs) -> None:
     Args:
         fn_args: Stock TFX arguments; `custom_config` holds `schema` (JSON of the AdSchema), `seed`,
             `tokenizer` (TokenizerConfig as a dict) and `inputs["pairs"]`.
+
+    Raises:
+        Refused: The codebooks collapsed, and `stop_on_collapse` is set.
     """
     settings = TokenizerConfig(**fn_args.custom_config["tokenizer"])
     seed = fn_args.custom_config["seed"]
@@ -47,20 +51,28 @@ def run_fn(fn_args: FnArgs) -> None:
     if "alignment" in tokenizer.objective.terms:
         features[COLLABORATIVE] = collaborative_vectors(rows, pairs.scores, len(ad_ids))
     training = presets.preset(settings.preset)
+    guard = CollapseGuard(stop=settings.stop_on_collapse)
     begin = time.monotonic()
     history = tokenizer.fit(
         PairBatches(
             features, rows, pairs.scores, settings.batch_pairs or training.batch_pairs, seed
         ),
         epochs=settings.epochs or training.epochs,
-        callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir), CollapseGuard()],
+        callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir), guard],
         verbose=progress(),
     )
+    if settings.stop_on_collapse and guard.collapsed:
+        raise Refused(
+            f"codebook collapse: {collapse_of(guard)}. Lower tokenizer.learning_rate, raise "
+            "tokenizer.codebook_size, set tokenizer.repulsion=true or take another "
+            "tokenizer.preset; tokenizer.stop_on_collapse=false trains on."
+        )
     save_bundle(
         tokenizer,
         fn_args.serving_model_dir,
         {
-            "summary": f"{len(ad_ids):,} ads, {len(rows):,} pairs, {history_summary(history)}",
+            "summary": f"{len(ad_ids):,} ads, {len(rows):,} pairs, {history_summary(history)}"
+            + collapse_summary(guard, history),
             "train_seconds": time.monotonic() - begin,
             "history": {
                 name: [float(v) for v in values] for name, values in history.history.items()
@@ -72,4 +84,26 @@ def run_fn(fn_args: FnArgs) -> None:
             "schema": schema.to_dict(),
             "sizes": sizes.to_dict(),
         },
+    )
+
+
+def collapse_summary(guard: CollapseGuard, history: keras.callbacks.History) -> str:
+    """Says whether the codebooks collapsed, for the end of the stage line; "" if they did not.
+
+    Args:
+        guard: What watched the training.
+        history: Of that training.
+    """
+    if not guard.collapsed:
+        return ""
+    last = max(guard.collapsed) == len(history.history["loss"])
+    return f", {'COLLAPSED' if last else 'recovered from a collapse'}: {collapse_of(guard)}"
+
+
+def collapse_of(guard: CollapseGuard) -> str:
+    """The last epoch that a guard found wanting, in words."""
+    epoch = max(guard.collapsed)
+    return (
+        f"after epoch {epoch} only {guard.collapsed[epoch]:.1%} of a batch's ads have a semantic "
+        f"ID of their own, the limit is {guard.distinct_share:.0%}"
     )

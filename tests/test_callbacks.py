@@ -188,6 +188,25 @@ def test_a_given_callback_of_the_kind_or_a_subclass_does_the_work():
     assert still_needed(needed, [nested]) == needed[1:]
 
 
+def test_the_guard_judges_from_the_first_epoch_on():
+    def watch(guard, shares):
+        guard.on_train_begin()
+        for epoch, share in enumerate(shares):
+            guard.on_epoch_end(epoch, {"distinct_share": share})
+
+    guard, patient = CollapseGuard(), CollapseGuard(after=1)
+    with pytest.warns(UserWarning, match="Codebook collapse") as given:
+        watch(guard, [0.3, 0.6, 0.4])
+    assert [str(each.message).split(" of a batch")[0] for each in given] == [
+        "Codebook collapse: after epoch 1 only 30.0%",
+        "Codebook collapse: after epoch 3 only 40.0%",
+    ]
+    assert guard.collapsed == {1: 0.3, 3: 0.4}
+    watch(guard, [0.6])
+    watch(patient, [0.3, 0.6])
+    assert guard.collapsed == patient.collapsed == {}
+
+
 def test_callbacks_in_lists_of_callbacks_are_found_in_order():
     first, second, third = CollapseGuard(), SidHealth(ADS), DeadCodeRevival()
     nested = keras.callbacks.CallbackList([second, keras.callbacks.CallbackList([third])])

@@ -16,13 +16,13 @@ import numpy as np
 from joblib import Memory
 
 import sid_tfx
+from pipeline.collaborative import ad_vectors
 from pipeline.comparison.budget import Budget
 from pipeline.comparison.process import end_with_parent
 from pipeline.comparison.records import FinishedCell, Record, save_cell
 from sid_tfx.catalog import DEFAULT_MAX_DEDUP, SidCatalog
 from sid_tfx.datasets.ads import AdTable, load_ads, load_events
 from sid_tfx.datasets.batches import SequenceBatches
-from sid_tfx.datasets.collaborative import collaborative_vectors
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.datasets.preprocessor import AdPreprocessor
 from sid_tfx.datasets.sequences import EvaluationSet, SequenceSplits, leave_one_out
@@ -152,9 +152,7 @@ def tokenize(spec: dict[str, Any], data: Data) -> dict[str, np.ndarray]:
     rows = np.stack([data.pairs.trigger, data.pairs.target], axis=1)
     weights = {**settings["loss_weights"], **spec["overrides"].get("loss_weights", {})}
     if settings["collaborative"] or weights.get("alignment"):
-        features[COLLABORATIVE] = collaborative_vectors(
-            rows, data.pairs.score, len(data.ads), dim=COLLABORATIVE_DIM, seed=spec["seed"]
-        )
+        features[COLLABORATIVE] = ad_vectors(data.pairs, len(data.ads), spec["seed"])
     if settings["collaborative"]:
         schema = with_collaborative(schema)
     tokenizer = SidTokenizer.from_preset(

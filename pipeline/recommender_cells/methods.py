@@ -102,7 +102,8 @@ def _spec(config: Config, data: str, method: str, split: str, seed: int) -> dict
         spec["recommender"] = settings
     if method in GENERATIVE:
         spec["beam_size"] = config.servable.beam_size
-        spec["tokenizer"] = config.tokenizer.model_dump()
+        # No cell looks for a collapse, so the key has no part in what a cell is.
+        spec["tokenizer"] = config.tokenizer.model_dump(exclude={"stop_on_collapse"})
         spec["pairs"] = config.pairs.model_dump()
         spec["max_dedup"] = config.catalog.max_dedup
         if (backend := os.environ.get("KERAS_BACKEND", "tensorflow")) != "tensorflow":

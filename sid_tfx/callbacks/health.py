@@ -13,6 +13,9 @@ from sid_tfx.metrics.sid_quality import sid_quality
 class CollapseGuard(keras.callbacks.Callback):
     """Warns or stops when few of a batch's ads have a semantic ID of their own.
 
+    Codebooks are set from data before the first step, so the first epoch is judged like any other.
+    `collapsed` keeps the share of each epoch below the limit, by its number from 1 on.
+
     Args:
         distinct_share: Least share of distinct SIDs among a batch's ads, averaged over an epoch.
         after: Epochs before the first look.
@@ -22,7 +25,7 @@ class CollapseGuard(keras.callbacks.Callback):
         ValueError: `distinct_share` is not in (0, 1], or `after` is negative.
     """
 
-    def __init__(self, distinct_share: float = 0.5, after: int = 1, stop: bool = False) -> None:
+    def __init__(self, distinct_share: float = 0.5, after: int = 0, stop: bool = False) -> None:
         super().__init__()
         if not 0.0 < distinct_share <= 1.0:
             raise ValueError(f"distinct_share must be in (0, 1], got {distinct_share}.")
@@ -31,12 +34,18 @@ class CollapseGuard(keras.callbacks.Callback):
         self.distinct_share = distinct_share
         self.after = after
         self.stop = stop
+        self.collapsed: dict[int, float] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Forgets what another training did."""
+        self.collapsed = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the epoch's share of distinct SIDs."""
         share = (logs or {}).get("distinct_share")
         if share is None or epoch < self.after or share >= self.distinct_share:
             return
+        self.collapsed[epoch + 1] = float(share)
         warnings.warn(
             f"Codebook collapse: after epoch {epoch + 1} only {share:.1%} of a batch's ads have a "
             f"semantic ID of their own, the limit is {self.distinct_share:.1%}. Check that dead "

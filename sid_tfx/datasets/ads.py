@@ -84,7 +84,7 @@ def load_ads(source: str | Path | pd.DataFrame, schema: AdSchema | None = None) 
     >>> ads.ad_ids.tolist(), ads.schema.text
     (['a', 'b'], {'title': 24})
     """
-    frame = _read(source, ("ad_id",), "ads")
+    frame = read_table(source, ("ad_id",), "ads")
     frame["ad_id"] = _ids(frame, "ad_id", "ads")
     twice = frame["ad_id"][frame["ad_id"].duplicated()]
     if len(twice):
@@ -117,7 +117,7 @@ def load_events(source: str | Path | pd.DataFrame, ads: AdTable | None = None) -
         ValueError: A column is missing, an id is empty, a timestamp is no whole number of seconds
             between 1970 and 2100, or a weight is negative.
     """
-    frame = _read(source, ("user_id", "ad_id", "timestamp"), "events")
+    frame = read_table(source, ("user_id", "ad_id", "timestamp"), "events")
     for column in ("user_id", "ad_id"):
         frame[column] = _ids(frame, column, "events")
     seconds = pd.to_numeric(frame["timestamp"], errors="coerce")
@@ -194,18 +194,22 @@ def infer_schema(frame: pd.DataFrame) -> AdSchema:
     )
 
 
-def _is_text(values: pd.Series) -> bool:
-    strings = values.map(lambda value: isinstance(value, str)).all()
-    return bool(strings and values.str.split().str.len().mean() > _MAX_CATEGORY_WORDS)
+def read_table(
+    source: str | Path | pd.DataFrame, needed: tuple[str, ...], table: str
+) -> pd.DataFrame:
+    """Reads a table as it is.
 
+    Args:
+        source: A `.parquet`, `.csv` or `.jsonl` file, or a DataFrame.
+        needed: Columns that it must have.
+        table: What errors call it.
 
-def _is_categorical(values: pd.Series) -> bool:
-    strings = values.map(lambda value: isinstance(value, str)).all()
-    # A column of distinct short strings is a name or a link: neither text nor category helps.
-    return bool(strings and values.nunique() <= 0.5 * len(values))
+    Returns:
+        A frame of its own.
 
-
-def _read(source: str | Path | pd.DataFrame, needed: tuple[str, ...], table: str) -> pd.DataFrame:
+    Raises:
+        ValueError: Another suffix, a column is missing, or there are no rows.
+    """
     if isinstance(source, pd.DataFrame):
         frame = source.reset_index(drop=True)
     else:
@@ -219,6 +223,17 @@ def _read(source: str | Path | pd.DataFrame, needed: tuple[str, ...], table: str
     if frame.empty:
         raise ValueError(f"{table}: no rows.")
     return frame.copy(deep=False)
+
+
+def _is_text(values: pd.Series) -> bool:
+    strings = values.map(lambda value: isinstance(value, str)).all()
+    return bool(strings and values.str.split().str.len().mean() > _MAX_CATEGORY_WORDS)
+
+
+def _is_categorical(values: pd.Series) -> bool:
+    strings = values.map(lambda value: isinstance(value, str)).all()
+    # A column of distinct short strings is a name or a link: neither text nor category helps.
+    return bool(strings and values.nunique() <= 0.5 * len(values))
 
 
 def _has(frame: pd.DataFrame) -> str:

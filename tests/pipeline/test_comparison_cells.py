@@ -255,6 +255,16 @@ def test_report_leaves_out_what_does_not_belong(compared, trainer, monkeypatch):
     assert {"tokenizers-L3-K256.md", "tokenizers-L3-K256.png"} <= names
 
 
+def test_the_footnote_names_the_cores_of_all_cells(compared):
+    compared()
+    base = compared.comparison.base("rq_vae-L3-K256-seed1")
+    cell = load_cell(base)
+    save_cell(dataclasses.replace(cell, record={**cell.record, "cores": 1}), base)
+    report_cells(compared.comparison, Console(record=True, width=200))
+    page = compared.comparison.results / "tokenizers-L3-K256.md"
+    assert "seconds are on 1 or 2 core(s)." in page.read_text()
+
+
 def test_report_without_records_says_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match="without --only-report"):
         report_cells(Comparison("market", tmp_path), Console())

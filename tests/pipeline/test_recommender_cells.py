@@ -51,8 +51,10 @@ def configured(folder, *more):
 
 @pytest.mark.unit
 def test_keys_that_cells_do_not_follow_are_named():
-    config = load_config(None, ["features.text_vocabulary=50", "pairs.top_k=5"])
-    assert compare_recommenders.unread_keys(config) == ["features.text_vocabulary"]
+    overrides = ["features.text_vocabulary=50", "pairs.top_k=5", "tokenizer.stop_on_collapse=true"]
+    assert compare_recommenders.unread_keys(load_config(None, overrides)) == [
+        "features.text_vocabulary", "tokenizer.stop_on_collapse"
+    ]  # fmt: skip
     assert compare_recommenders.unread_keys(Config()) == []
 
 
@@ -70,12 +72,14 @@ def test_keys_change_with_what_a_cell_depends_on():
     coarser = keys("tokenizer.levels=2")
     later = keys("data.test_share=0.2")
     forgetful = keys("recommender.successors=0", "recommender.dense_weight=1")
+    watched = keys("tokenizer.stop_on_collapse=true")
     changed = {
         "deeper": {name for name in METHODS if plain[name].key != deeper[name].key},
         "longer": {name for name in METHODS if plain[name].key != longer[name].key},
         "coarser": {name for name in METHODS if plain[name].key != coarser[name].key},
         "later": {name for name in METHODS if plain[name].key != later[name].key},
         "forgetful": {name for name in METHODS if plain[name].key != forgetful[name].key},
+        "watched": {name for name in METHODS if plain[name].key != watched[name].key},
     }
     generative = {"item_level", "flat", "tiger"}
     assert changed == {
@@ -84,6 +88,7 @@ def test_keys_change_with_what_a_cell_depends_on():
         "coarser": generative,
         "later": set(),
         "forgetful": generative,
+        "watched": set(),
     }
     # One tokenizer serves every architecture, but not another split.
     assert codes_key(plain["flat"].spec) == codes_key(deeper["tiger"].spec)

@@ -1,6 +1,5 @@
 """`servable-set`: a version that differs in its set, published without copying or loss."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -9,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -16,9 +16,11 @@ from click.testing import CliRunner
 from pipeline import servable_set as sets
 from pipeline.servable_set import Published, publish_servable_sets
 from pipeline.servable_set_ids import Selection, only, read_ids, switch_off
+from serving.errors import ServingError
 from serving.servable import Servable
 from serving.version_dirs import list_versions
 from sid_tfx.export.saving import saved_files
+from sid_tfx.servable_set_file import LIST_FILE, SERVABLE_SET_FILE, list_servable_set
 from tests.pipeline.test_whole_version import whole  # noqa: F401 - a fixture
 from tests.test_servable_set import ADS, FINGERPRINT, saved  # noqa: F401 - a fixture
 
@@ -43,6 +45,8 @@ def push(saved, version) -> None:  # noqa: F811
     files = saved_files(str(version))
     metadata = {"ads": ADS, "fingerprints": {"catalog": FINGERPRINT}, "files": files}
     (version / "assets.extra" / "sid_tfx.json").write_text(json.dumps(metadata))
+    listed = list_servable_set((version / SERVABLE_SET_FILE).read_bytes())
+    (version / LIST_FILE).write_text(listed)
 
 
 def publish(base: pathlib.Path, selection: Selection, **options) -> Published:
@@ -80,7 +84,7 @@ def test_the_new_version_serves_the_set_and_shares_the_rest(base):
     for file in version.rglob("*"):
         if file.is_file():
             shared = os.path.samefile(file, base / "7" / file.relative_to(version))
-            assert shared == (file.name != "servable_set.bits"), file
+            assert shared == (not file.name.startswith("servable_set.")), file
     # Each set stands by itself: it does not add to the one before.
     again = publish(base, only(["ad05", "ad06"]))
     assert again.version > made.version
@@ -169,10 +173,34 @@ def test_a_version_that_is_not_whole_is_passed_over(base, saved):  # noqa: F811
 @pytest.mark.parametrize("content", [b"short", b"f" * 16 + b"\xff" * 7])
 def test_a_set_that_no_server_takes_is_passed_over(base, saved, content):  # noqa: F811
     push(saved, base / "8")
-    (base / "8" / "assets" / "servable_set.bits").write_bytes(content)
+    (base / "8" / SERVABLE_SET_FILE).write_bytes(content)
+    # As of a push from before sets had a list.
+    (base / "8" / LIST_FILE).unlink()
     for file in (base / "8").rglob("*"):
         os.utime(file, (1e9, 1e9))
     assert publish(base, switch_off(["ad03"])).source == 7
+
+
+def test_an_ad_that_a_flipped_bit_switches_on_fails_the_load(base):
+    made = publish(base, switch_off(["ad03"]))
+    version = base / str(made.version)
+    file = version / SERVABLE_SET_FILE
+    content = bytearray(file.read_bytes())
+    content[16] ^= 1 << 3
+    file.write_bytes(content)
+    with pytest.raises(ServingError, match=r"servable_set\.bits is damaged") as refused:
+        served(version)
+    assert refused.value.code == grpc.StatusCode.DATA_LOSS
+    for touched in version.rglob("*"):
+        os.utime(touched, (1e9, 1e9))
+    again = publish(base, switch_off(["ad05"]))
+    assert (again.source, list(again.skipped)) == (7, [made.version])
+    # What was published before sets had a list is built on all the same.
+    (base / str(again.version) / LIST_FILE).unlink()
+    made = publish(base, switch_off(["ad06"]))
+    assert made.source == again.version
+    assert (base / str(made.version) / LIST_FILE).is_file()
+    assert served(base / str(made.version)) == set(AD_IDS) - {"ad06"}
 
 
 def test_without_a_whole_version_nothing_is_published(base):
@@ -231,16 +259,6 @@ def test_what_a_killed_run_left_is_cleared_up(base):
         ".servable-set.lock",
         "notes",
     }
-
-
-@pytest.fixture(scope="module")
-def cli():
-    """The command line: a file with the name of the package beside it."""
-    path = pathlib.Path(__file__).parents[2] / "pipeline.py"
-    spec = importlib.util.spec_from_file_location("command_line", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.cli
 
 
 def command(*arguments: object) -> list[str]:

@@ -18,6 +18,9 @@ from sid_tfx.tokenizer import SidTokenizer
 HAMR_WEIGHTS: Mapping[str, float] = {"repulsion_full": 0.2, "repulsion_partial": 0.1}
 """QuaSID's lambda_full and lambda_partial; their margins and radius are SidTokenizer's defaults."""
 
+TOWER_WEIGHTS: Mapping[str, float] = {"embedding_contrastive": 1.0}
+"""What says which ads are alike where a tower makes the item vectors; weighted as in `joint`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
@@ -168,6 +171,57 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+def _choose_encoder(
+    name: str, chosen: Preset, given: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Returns the kind of encoder and its arguments: the preset's own where none is given.
+
+    Raises:
+        ValueError: The preset can't have that kind, or the kind not an argument.
+    """
+    own_kind, own_arguments = chosen.encoder
+    kind = given.get("kind", own_kind)
+    if kind != own_kind:
+        _check_kind(name, chosen, kind)
+    set_by_build = {"schema", "sizes", "levels", "codebook_size", "seed", "kwargs"}
+    known = set(inspect.signature(ENCODERS[kind]).parameters) - set_by_build
+    unknown = sorted(set(given) - known - {"kind"})
+    if unknown:
+        raise ValueError(
+            f"The encoder of {name!r} has no argument {unknown}, it has {sorted(known)}; leave out "
+            "what is meant for another preset's encoder."
+        )
+    kept = {argument: value for argument, value in own_arguments.items() if argument in known}
+    changed = {argument: value for argument, value in given.items() if argument != "kind"}
+    return kind, {**kept, **changed}
+
+
+def _check_kind(name: str, chosen: Preset, kind: str) -> None:
+    """Checks that a preset can have another kind of encoder than its own.
+
+    Raises:
+        ValueError: It can't; the message says why.
+    """
+    own_kind = chosen.encoder[0]
+    if own_kind != "vectors":
+        raise ValueError(
+            f"The encoder of {name!r} must be of kind {own_kind!r}, got {kind!r}: its quantizer "
+            f"and losses read what a {ENCODERS[own_kind].__name__} alone makes. Leave kind out, or "
+            "take a preset on item vectors, such as quasid."
+        )
+    if not chosen.trains:
+        raise ValueError(
+            f"The encoder of {name!r} must be of kind {own_kind!r}, got {kind!r}: it quantizes "
+            "given vectors as they are (two-stage), without a loss that an encoder could learn "
+            "from. Take a preset that trains, such as quasid or rq_vae."
+        )
+    if kind != "tower":
+        raise ValueError(
+            f"The encoder of {name!r} must be of kind 'vectors' or 'tower', got {kind!r}; the "
+            "others are parts of presets of their own, joint and unisid."
+        )
+
+
 def build(
     name: str,
     schema: AdSchema | Mapping[str, Any],
@@ -194,7 +248,9 @@ def build(
         codebook_size: K, values of a code.
         repulsion: True adds HaMR with CVPM, at QuaSID's weights where the preset has none; False
             takes it away; None leaves the preset as it is.
-        encoder: Arguments of the preset's encoder, in place of the preset's.
+        encoder: Arguments of the preset's encoder, in place of the preset's. `kind` "tower" puts a
+            `TowerEncoder` in the place of given item vectors, in every preset that trains on them;
+            it takes the preset's arguments that it has too, and adds `TOWER_WEIGHTS`.
         quantizer: Arguments of the preset's quantizer, in place of the preset's.
         loss_weights: Term -> weight, in place of the preset's.
         learning_rate: Of AdamW, in place of the preset's.
@@ -221,16 +277,9 @@ def build(
         weights = {**HAMR_WEIGHTS, **weights}
     elif repulsion is False:
         weights |= dict.fromkeys(HAMR_WEIGHTS, 0.0)
-    encoder_kind, encoder_arguments = chosen.encoder
-    own = {"schema", "sizes", "levels", "codebook_size", "seed", "kwargs"}
-    known = set(inspect.signature(ENCODERS[encoder_kind]).parameters) - own
-    unknown = sorted(set(encoder or {}) - known)
-    if unknown:
-        raise ValueError(
-            f"The encoder of {name!r} has no argument {unknown}, it has {sorted(known)}; leave out "
-            "what is meant for another preset's encoder."
-        )
-    encoder_arguments = {**encoder_arguments, **(encoder or {})}
+    encoder_kind, encoder_arguments = _choose_encoder(name, chosen, encoder or {})
+    if encoder_kind == "tower":
+        weights = {**TOWER_WEIGHTS, **weights}
     if encoder_kind == "parallel":
         encoder_arguments["codebook_size"] = codebook_size
     made_encoder: Any = ENCODERS[encoder_kind](

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,14 +23,23 @@ from sid_tfx.callbacks.given import each_callback, still_needed
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.datasets.sample import check_batches, sample_features
 from sid_tfx.encoders import LatentEncoder
-from sid_tfx.features import AdSchema, FeatureSizes
+from sid_tfx.features import ESCAPE_CODE, AdSchema, FeatureSizes
 from sid_tfx.health import distinct_share, perplexities
-from sid_tfx.losses.objective import Objective, check_weights
+from sid_tfx.losses.objective import Objective, check_codebook, check_weights
 from sid_tfx.precision import check_float32
 from sid_tfx.quantizers import Quantizer
 from sid_tfx.transformer import SeededLayers
 
 _INITIALIZATION_ROWS = 16_384
+
+# Arguments that act on training alone, as they ask for nothing.
+_IDLE: dict[str, Any] = {
+    "mine_conflicts": False,
+    "repel_residual": False,
+    "mask_conflicts": True,
+    "refits": (),
+    "decay_exploration": False,
+}
 
 
 @keras.saving.register_keras_serializable(package="sid_tfx")
@@ -76,7 +86,8 @@ class SidTokenizer(keras.Model):
             that share a prefix are near-equal in `z`, where a cosine finds little to push on; in
             what the prefix leaves over they are not.
         mine_conflicts: Whether ads whose codes collide are put into one batch, where HaMR sees
-            them (ours; two given ads meet in a random batch once in many epochs).
+            them (ours; two given ads meet in a random batch once in many epochs). Needs
+            `PairBatches`.
         decay_learning_rate: Whether `fit` lowers the learning rate by a cosine, where the optimizer
             has no schedule of its own.
         decay_exploration: Whether `fit` lowers the noise of a `gumbel` quantizer to 0 (DIGER).
@@ -87,8 +98,8 @@ class SidTokenizer(keras.Model):
         seed: Seed of the decoder's and the losses' weights, of k-means and of revival.
 
     Raises:
-        ValueError: An argument is out of its range, the parts do not fit together, or the dtype
-            policy is not float32.
+        ValueError: An argument is out of its range or would do nothing, the parts do not fit
+            together, or the dtype policy is not float32.
 
     Example:
 
@@ -150,6 +161,14 @@ class SidTokenizer(keras.Model):
             )
         if not all(0.0 < share <= 1.0 for share in refits):
             raise ValueError(f"refits must hold shares of the epochs in (0, 1], got {refits}.")
+        if refits and not quantizer.fits_data:
+            raise ValueError(
+                f"refits={tuple(refits)} would move nothing: this {type(quantizer).__name__} sets "
+                "no codebooks from data. Set refits=(), or take a quantizer with "
+                "initialization='kmeans' or 'balanced_kmeans'."
+            )
+        if not refits:
+            check_codebook(weights, quantizer)
         objective: dict[str, Any] = {
             "temperature": temperature,
             "beta": beta,
@@ -173,6 +192,14 @@ class SidTokenizer(keras.Model):
         self.objective = Objective(
             encoder, quantizer, weights, **objective, seed=make.seed(), name="objective"
         )
+        if not self.objective.terms:
+            _refuse_without_losses(
+                mine_conflicts=mine_conflicts,
+                repel_residual=repel_residual,
+                mask_conflicts=mask_conflicts,
+                refits=tuple(refits),
+                decay_exploration=decay_exploration,
+            )
         self.mine_conflicts = mine_conflicts
         self.decay_learning_rate = decay_learning_rate
         self.decay_exploration = decay_exploration
@@ -273,7 +300,7 @@ class SidTokenizer(keras.Model):
             "codes": quantized.codes,
             "embedding": latent.embedding,
             "sid_embedding": self.reconstruct(quantized.quantized),
-            "z": latent.vectors,
+            "z": latent.vectors if latent.z is None else latent.z,
         }
         if "ad_row" in features:
             read_by_losses = {
@@ -387,6 +414,9 @@ class SidTokenizer(keras.Model):
         Raises:
             TypeError: `x` is arrays or an iterator that can be read only once.
             ValueError: A batch lacks what a loss reads.
+
+        Warns:
+            UserWarning: `mine_conflicts` is set and nothing mines: `x` is no `PairBatches`.
         """
         check_batches(x)
         if not self.compiled:
@@ -401,6 +431,7 @@ class SidTokenizer(keras.Model):
         callbacks = kwargs.get("callbacks") or []
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             given = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+            self._warn_of_no_mining(x, given)
             callbacks = [*still_needed(self._callbacks(x, first), given), *given]
         arguments = fit_arguments(x, {**kwargs, "callbacks": callbacks})
         callbacks = arguments["callbacks"]
@@ -426,6 +457,23 @@ class SidTokenizer(keras.Model):
         if "diversity" in self.objective.terms:
             needed.append(DiversityRefresh(self.objective.diversity, seed=self.seed))
         return needed
+
+    def _warn_of_no_mining(self, x: Any, given: Iterable[keras.callbacks.Callback]) -> None:
+        """Says so where colliding ads are to meet in one batch and nothing makes them."""
+        mined = any(isinstance(callback, ConflictMining) for callback in each_callback(given))
+        if not self.mine_conflicts or mined or isinstance(x, PairBatches):
+            return
+        idle, off = "", "mine_conflicts=False"
+        if "escape" in self.objective.terms:
+            idle = f", and the term 'escape' is 0 without the feature {ESCAPE_CODE!r}"
+            off += " and loss_weights={'escape': 0.0}"
+        warnings.warn(
+            f"mine_conflicts=True does nothing on a {type(x).__name__}: only PairBatches can put "
+            f"ads whose codes collide into one batch{idle}. Train on "
+            "sid_tfx.datasets.pairs.PairBatches, give ConflictMining of the PairBatches behind "
+            f"these data as a callback, or make the tokenizer with {off}.",
+            stacklevel=3,
+        )
 
     def _predict(
         self, features: Mapping[str, np.ndarray], batch_size: int
@@ -491,3 +539,22 @@ class SidTokenizer(keras.Model):
             for part in ("encoder", "quantizer")
         }
         return cls(**{**config, **parts})
+
+
+def _refuse_without_losses(**given: Any) -> None:
+    """Refuses arguments that act on training where nothing is trained.
+
+    Args:
+        **given: The values of `_IDLE`'s arguments.
+
+    Raises:
+        ValueError: One of them asks for something.
+    """
+    asked = [name for name, idle in _IDLE.items() if given[name] != idle]
+    if asked:
+        wanted = ", ".join(f"{name}={given[name]!r}" for name in asked)
+        cure = ", ".join(f"{name}={_IDLE[name]!r}" for name in asked)
+        raise ValueError(
+            f"{wanted}: without a loss term nothing is trained, fit sets the codebooks from data "
+            f"and is done. Set {cure}, or take a preset that trains, such as rq_vae."
+        )

@@ -75,6 +75,12 @@ def test_jax_trains_the_tokenizer_to_the_same_losses_as_tensorflow(tokenizers):
     assert tokenizers["jax"]["codes_shape"] == [200, 3]
 
 
+def test_jax_trains_a_tower_in_the_place_of_vectors_to_the_same_losses(tokenizers):
+    ours, theirs = (tokenizers[backend]["tower"] for backend in ("tensorflow", "jax"))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert ours[0] != ours[1]
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_what_a_callback_assigns_between_steps_stays(tokenizers, backend):
     # The JAX trainer steps on a copy of the variables: an assignment that the copy does not

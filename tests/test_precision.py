@@ -13,7 +13,7 @@ from sid_tfx.tokenizer import SidTokenizer
 
 pytestmark = pytest.mark.unit
 
-WEIGHTS = {"reconstruction": 1.0}
+WEIGHTS = {"reconstruction": 1.0, "quantization": 1.0}
 
 
 @pytest.fixture

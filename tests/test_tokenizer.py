@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ from sid_tfx.fingerprint import fingerprint
 from sid_tfx.metrics.sid_quality import sid_quality
 from sid_tfx.quantizers import ResidualQuantizer, VectorQuantizer
 from sid_tfx.tokenizer import SidTokenizer
-from tests.ad_fixtures import SCHEMA, catalogue, pairs, small_tokenizer
+from tests.ad_fixtures import SCHEMA, SIZES, catalogue, pairs, small_tokenizer
 
 pytestmark = pytest.mark.unit
 
@@ -40,8 +41,22 @@ def vector_tokenizer(**arguments):
     return model
 
 
+def small_quasid(**arguments):
+    """A small `quasid`, on the catalogue's vectors."""
+    encoder = {"code_dim": 8, "hidden": (16,)}
+    arguments = {"codebook_size": 16, "decoder_units": (16,), **arguments}
+    return SidTokenizer.from_preset("quasid", SCHEMA, SIZES, encoder=encoder, **arguments)
+
+
 def batches(features, size=64, seed=0):
     return PairBatches(features, pairs(features, 200), batch_size=size, seed=seed)
+
+
+def as_dataset(data):
+    """The batches of an epoch, as they are now."""
+    made = [data[index][0] for index in range(len(data))]
+    stacked = {name: np.stack([batch[name] for batch in made]) for name in made[0]}
+    return tf.data.Dataset.from_tensor_slices(stacked)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +67,13 @@ def ads():
 @pytest.fixture(scope="module")
 def trained(ads):
     model = small_tokenizer()
+    history = model.fit(batches(ads), epochs=40, verbose=0)
+    return model, history.history
+
+
+@pytest.fixture(scope="module")
+def trained_quasid(ads):
+    model = small_quasid()
     history = model.fit(batches(ads), epochs=40, verbose=0)
     return model, history.history
 
@@ -108,21 +130,25 @@ def test_training_lowers_the_loss_and_logs_every_term_and_health(trained):
     assert history["loss"][-1] == pytest.approx(total, rel=1e-3)
 
 
-def test_a_small_run_does_not_collapse(ads, trained):
-    quality = sid_quality(trained[0].encode(ads)["codes"], 16, ads["category"][:, 1])
+@pytest.mark.parametrize("run", ["trained", "trained_quasid"])
+def test_a_small_run_does_not_collapse(run, ads, request):
+    model, history = request.getfixturevalue(run)
+    quality = sid_quality(model.encode(ads)["codes"], 16, ads["category"][:, 1])
     assert quality["collision_share"] < 0.25
     assert quality["largest_group"] <= 4
     assert min(quality["perplexity"]) > 10
     assert min(quality["coverage"]) > 0.8
-    assert trained[1]["distinct_share"][-1] > 0.8
+    assert history["distinct_share"][-1] > 0.8
     assert quality["v_measure"][0] > 0.3, "the first code follows the category"
 
 
-def test_the_same_seed_trains_the_same_model(ads):
+@pytest.mark.parametrize("make", [small_tokenizer, small_quasid])
+def test_the_same_seed_trains_the_same_model(make, ads):
     prints = []
     for seed in (5, 5, 6):
         keras.utils.set_random_seed(seed + len(prints))
-        model = eager(seed=seed)
+        model = make(seed=seed)
+        model.compile(model.optimizer, run_eagerly=True)
         model.fit(batches(ads, 150), epochs=1, verbose=0)
         prints.append(fingerprint(model))
     assert prints[0] == prints[1]
@@ -164,7 +190,7 @@ def test_config_round_trip_is_json():
 def test_parts_of_ones_own_survive_a_keras_file(ads, tmp_path):
     encoder = VectorEncoder(SCHEMA, code_dim=4, hidden=(), trainable=False)
     quantizer = VectorQuantizer(3, 8, 4, slices=[(0, 4), (0, 2), (2, 4)])
-    model = SidTokenizer(encoder, quantizer, {"reconstruction": 1.0})
+    model = SidTokenizer(encoder, quantizer, {"reconstruction": 1.0, "quantization": 1.0})
     model.initialize(ads)
     model.save(tmp_path / "tokenizer.keras")
     loaded = keras.models.load_model(tmp_path / "tokenizer.keras")
@@ -292,6 +318,8 @@ def test_a_given_mining_feeds_the_escape_term_too(ads):
         ({"mine_conflicts": False}, "'escape' needs mine_conflicts=True"),
         ({"decay_exploration": True}, "gradient='gumbel'"),
         ({"refits": (0.5, 1.5)}, r"refits .* \(0, 1\]"),
+        ({"quantizer": {"initialization": "random"}}, r"refits=\(0.2, 0.4\) would move nothing"),
+        ({"quantizer": {"learning": "ema"}, "loss_weights": {"diversity": 1}}, "moving averages"),
     ],
 )
 def test_what_would_be_left_undone_is_refused(arguments, message):
@@ -413,13 +441,27 @@ def test_data_that_are_no_batches_to_be_read_again_are_refused(make, ads):
 
 
 def test_batches_in_a_tensorflow_dataset_train_in_every_epoch(ads):
-    data = batches(ads, 100)
-    made = [data[index][0] for index in range(len(data))]
-    stacked = {name: np.stack([batch[name] for batch in made]) for name in made[0]}
-    dataset = tf.data.Dataset.from_tensor_slices(stacked)
-    history = vector_tokenizer().fit(dataset, epochs=2, verbose=0)
+    history = vector_tokenizer().fit(as_dataset(batches(ads, 100)), epochs=2, verbose=0)
     assert len(history.history["loss"]) == 2
     assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "idle"),
+    [(eager, "the term 'escape' is 0"), (vector_tokenizer, "into one batch. Train")],
+)
+def test_mining_that_a_dataset_leaves_undone_is_said(make, idle, ads):
+    data = batches(ads, 150)
+    dataset = as_dataset(data)
+    model = make(mine_conflicts=True)
+    # Not one step: what is said is said before the first.
+    model.quantizer.initialized.assign(1.0)
+    with pytest.warns(UserWarning, match=rf"mine_conflicts=True does nothing on a .*{idle}"):
+        model.fit(dataset, epochs=0, verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(dataset, epochs=0, verbose=0, callbacks=[ConflictMining(data)])
+        model.fit(data, epochs=0, verbose=0)
 
 
 @pytest.mark.parametrize("argument", [{"loss": "mse"}, {"loss_weights": {"summary": 0.0}}])

@@ -1,5 +1,6 @@
 """Losses of a tokenizer's training and what callbacks assign, on the backend in use."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from sid_tfx.callbacks import CodebookRefit, DeadCodeRevival
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.features import AdSchema, FeatureSizes
 from sid_tfx.tokenizer import SidTokenizer
-from tests.ad_fixtures import catalogue, pairs, small_tokenizer
+from tests.ad_fixtures import SCHEMA, SIZES, SMALL_TOWER, catalogue, pairs, small_tokenizer
 
 STEPS = 6
 
@@ -55,6 +56,24 @@ def codebook_moves() -> list[float]:
     return [float(move) for move in moves]
 
 
+def tower_losses() -> list[float]:
+    """Trains `quasid` on a tower for two steps, from weights that no backend's generator drew."""
+    tower = {"kind": "tower", **SMALL_TOWER, "layers": 1, "code_dim": 8, "hidden": (16,)}
+    model = SidTokenizer.from_preset(
+        "quasid", dataclasses.replace(SCHEMA, dense={}), SIZES, codebook_size=16, encoder=tower
+    )
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(scale=0.2, size=weight.shape))
+    features = catalogue(60)
+    batch = PairBatches(features, pairs(features, 40), batch_size=30)[0][0]
+    losses = []
+    for _ in range(2):
+        losses.append(float(model.train_on_batch(batch, return_dict=True)["loss"]))
+        model.reset_metrics()
+    return losses
+
+
 def values(weights_path: str | Path) -> dict[str, object]:
     """Trains from given weights with the default optimizer; returns losses and codebook moves."""
     features = catalogue(200)
@@ -79,4 +98,5 @@ def values(weights_path: str | Path) -> dict[str, object]:
         "distinct": history["distinct_share"],
         "codes_shape": list(model.encode(features)["codes"].shape),
         "moves": codebook_moves(),
+        "tower": tower_losses(),
     }

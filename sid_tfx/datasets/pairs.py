@@ -20,9 +20,11 @@ class PairBatches(keras.utils.PyDataset):
     """Stacks B trigger ads on their B target ads, 2B rows a batch (QuaSID's batch).
 
     An epoch goes once through every ad that triggers a pair, with one of its targets drawn by
-    weight, and through every ad without a pair, paired with itself: encoder and field dropout make
-    the second view. So an epoch costs the same however many pairs there are, and no ad is left
-    out. The order and the draws depend on `seed` and the epoch alone.
+    weight, and through every ad without a pair, paired with itself: a second view of it where the
+    encoder has dropout (`unisid`), an exact copy where it has none (`joint`). An ad with a pair has
+    its second view in a batch only by chance, as the target of a third. So an epoch costs the same
+    however many pairs there are, and no ad is left out. The order and the draws depend on `seed`
+    and the epoch alone.
 
     Args:
         features: Feature name -> array `[N, ...]` of all ads.

@@ -1,13 +1,14 @@
 """The interface of every latent encoder: from an ad's features to what a quantizer reads."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from sid_tfx.features import AdSchema
+from sid_tfx.transformer import SeededLayers
 
 
 class Latent(NamedTuple):
@@ -21,6 +22,8 @@ class Latent(NamedTuple):
             summary is written from; None where the encoder has none.
         level_vectors: float `[B, levels, V]`, one vector a level for the contrastive loss over the
             category path; None where the encoder has none.
+        z: float `[B, latent_dim]`, `vectors` as losses on the vector itself read them, where their
+            gradient goes further back than the quantizer's; None where `vectors` will do.
     """
 
     vectors: Any
@@ -28,6 +31,7 @@ class Latent(NamedTuple):
     target: Any
     states: Any = None
     level_vectors: Any = None
+    z: Any = None
 
 
 class LatentEncoder(keras.layers.Layer, abc.ABC):
@@ -48,6 +52,8 @@ class LatentEncoder(keras.layers.Layer, abc.ABC):
         level_dim: Size of a level's vector; 0 without level vectors.
         frozen_target: Whether the target is the embedding, which learns from its own loss, so that
             rebuilding must not move it.
+        learns_from: Loss terms of which one must have a weight, so that all of the encoder trains;
+            empty where reconstruction does it.
     """
 
     built: bool
@@ -60,6 +66,7 @@ class LatentEncoder(keras.layers.Layer, abc.ABC):
     state_dim: int = 0
     level_dim: int = 0
     frozen_target: bool = True
+    learns_from: tuple[str, ...] = ()
 
     @property
     def has_weights(self) -> bool:
@@ -92,3 +99,31 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}.")
+
+
+def make_mlp(make: SeededLayers, hidden: Sequence[int], code_dim: int) -> list[keras.layers.Dense]:
+    """Makes the layers from an item vector to the latent vector.
+
+    Args:
+        make: Gives their seeds.
+        hidden: Width of each hidden layer.
+        code_dim: Size of the latent vector; 0 for no layer that makes it.
+    """
+    layers: list[keras.layers.Dense] = [
+        make.dense(width, activation="relu", name=f"mlp_{w}") for w, width in enumerate(hidden)
+    ]
+    if code_dim:
+        layers.append(make.dense(code_dim, name="latent"))
+    return layers
+
+
+def build_mlp(layers: Sequence[keras.layers.Dense], size: int) -> None:
+    """Creates the variables of `make_mlp`'s layers.
+
+    Args:
+        layers: The layers.
+        size: Size of the item vector.
+    """
+    for layer in layers:
+        layer.build((None, size))
+        size = layer.units

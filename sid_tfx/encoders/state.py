@@ -18,7 +18,7 @@ class StateEncoder(LatentEncoder):
     """Base of the encoders that read an `AdEncoder`: UniSID's tower, embedding and states.
 
     A subclass makes its heads with `self.make`, adds its own arguments to `self.arguments`, sets
-    `latent_dim` and `level_dim`, and ends its constructor with `self.build()`.
+    `latent_dim` and, if it has any, `level_dim`, and ends its constructor with `self.build()`.
 
     Args:
         schema: The ad's columns, an `AdSchema` or its `to_dict()`.
@@ -74,14 +74,16 @@ class StateEncoder(LatentEncoder):
         """Returns the embedding of what the tower returned, float `[B, embedding_dim]`."""
         return to_unit(self.embedding_head(states.embedding_state))
 
-    def latent(self, states: AdStates, embedding: Any, vectors: Any, level_vectors: Any) -> Latent:
+    def latent(
+        self, states: AdStates, embedding: Any, vectors: Any, level_vectors: Any = None
+    ) -> Latent:
         """Puts together what a subclass made of the states.
 
         Args:
             states: What the tower returned.
             embedding: What `embed` made of them.
             vectors: float `[B, latent_dim]`.
-            level_vectors: float `[B, levels, level_dim]`.
+            level_vectors: float `[B, levels, level_dim]`; None where the subclass has none.
         """
         return Latent(
             vectors=vectors,

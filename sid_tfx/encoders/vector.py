@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from sid_tfx.directions import to_unit
-from sid_tfx.encoders.latent import Latent, LatentEncoder, check_sizes
+from sid_tfx.encoders.latent import Latent, LatentEncoder, build_mlp, check_sizes, make_mlp
 from sid_tfx.features import COLLABORATIVE, AdSchema, FeatureSizes
 from sid_tfx.transformer import SeededLayers
 
@@ -76,13 +76,7 @@ class VectorEncoder(LatentEncoder):
         self.vectors = vectors
         self.seed = seed
         self.code_dim = code_dim
-        make = SeededLayers(seed)
-        self.mlp = [
-            make.dense(width, activation="relu", name=f"mlp_{w}")
-            for w, width in enumerate(self.hidden)
-        ]
-        if code_dim:
-            self.mlp.append(make.dense(code_dim, name="latent"))
+        self.mlp = make_mlp(SeededLayers(seed), self.hidden, code_dim)
         self.latent_dim = self.embedding_dim = code_dim or self.item_dim
         self.target_dim = self.item_dim
         self.build()
@@ -91,10 +85,7 @@ class VectorEncoder(LatentEncoder):
         """Creates the variables."""
         if self.built:
             return
-        size = self.item_dim
-        for layer in self.mlp:
-            layer.build((None, size))
-            size = layer.units
+        build_mlp(self.mlp, self.item_dim)
         self.built = True
 
     def call(self, features: Mapping[str, Any], training: bool | None = None) -> Latent:
@@ -143,6 +134,7 @@ def _columns(schema: AdSchema, vectors: str) -> list[str]:
             f"vectors={vectors!r} needs a dense column that the schema lacks; it has "
             f"{list(schema.dense)}. Content vectors come from any '*_embedding' column of the ads; "
             f"{COLLABORATIVE!r} from sid_tfx.datasets.collaborative. Without vectors, take a preset"
-            " whose encoder reads the ad's fields: joint or unisid."
+            " whose encoder reads the ad's fields, joint or unisid, or one that trains with "
+            "encoder={'kind': 'tower'}, which makes vectors of the fields."
         )
     return wanted

@@ -60,11 +60,7 @@ class CodeDiversity(keras.layers.Layer):
         super().__init__(**kwargs)
         if levels < 1:
             raise ValueError(f"levels must be at least 1, got {levels}.")
-        if not 1 <= clusters <= codebook_size // 2:
-            raise ValueError(
-                f"clusters must be in [1, codebook_size / 2], so that each has two of the "
-                f"{codebook_size} codes, got {clusters}."
-            )
+        check_clusters(clusters, codebook_size)
         self.levels = levels
         self.codebook_size = codebook_size
         self.clusters = clusters
@@ -128,6 +124,24 @@ class CodeDiversity(keras.layers.Layer):
             "clusters": self.clusters,
             "temperature": self.temperature,
         }
+
+
+def check_clusters(clusters: int, codebook_size: int, name: str = "clusters") -> None:
+    """Checks that each group of codes has two.
+
+    Args:
+        clusters: Groups per level.
+        codebook_size: K.
+        name: What the caller's argument is called.
+
+    Raises:
+        ValueError: There are too many groups, or none.
+    """
+    if not 1 <= clusters <= codebook_size // 2:
+        raise ValueError(
+            f"{name} must be in [1, {codebook_size // 2}], so that each has two of the "
+            f"{codebook_size} codes, got {clusters}."
+        )
 
 
 def equal_clusters(vectors: np.ndarray, clusters: int, seed: int = 0) -> np.ndarray:

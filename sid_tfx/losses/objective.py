@@ -14,12 +14,12 @@ from sid_tfx.losses.contrastive import (
     MultiGranularityContrastive,
     granularity_labels,
 )
-from sid_tfx.losses.diversity import CodeDiversity
+from sid_tfx.losses.diversity import CodeDiversity, check_clusters
 from sid_tfx.losses.escape import CollisionEscape
 from sid_tfx.losses.reconstruction import CodebookCommitment, Reconstruction
 from sid_tfx.losses.repulsion import HammingMarginRepulsion
 from sid_tfx.losses.summary import SummaryReconstruction
-from sid_tfx.quantizers import ParallelQuantizer, Quantizer
+from sid_tfx.quantizers import ParallelQuantizer, Quantizer, VectorQuantizer
 
 TERMS = (
     "level_contrastive",
@@ -48,8 +48,8 @@ def check_weights(
         quantizer: Gives the codes.
 
     Raises:
-        ValueError: A weight is negative, its name unknown, or these parts do not have what the
-            term acts on; the message says why.
+        ValueError: A weight is negative, its name unknown, these parts do not have what the term
+            acts on, or the encoder nothing to learn from; the message says why.
     """
     unknown = sorted(set(weights) - set(TERMS))
     if unknown:
@@ -60,6 +60,13 @@ def check_weights(
             raise ValueError(f"loss_weights[{name!r}] must not be negative, got {weight}.")
         if weight and name in lacking:
             raise ValueError(f"loss_weights[{name!r}] must be 0 here: {lacking[name]}.")
+    learns = not encoder.learns_from or any(weights.get(name) for name in encoder.learns_from)
+    if not learns and encoder.trainable and any(weights.values()):
+        raise ValueError(
+            f"A {type(encoder).__name__} learns from {', '.join(encoder.learns_from)}, and none of "
+            "them has a weight here; give one a weight, such as "
+            "loss_weights={'embedding_contrastive': 1.0}, or freeze the encoder."
+        )
     return {name: float(weights.get(name, 0.0)) for name in TERMS}
 
 
@@ -84,7 +91,35 @@ def _lacking(encoder: LatentEncoder, quantizer: Quantizer) -> dict[str, str]:
     if isinstance(quantizer, ParallelQuantizer):
         reason = "a ParallelQuantizer takes the largest logit, it has no code vectors to train"
         lacking |= dict.fromkeys(("quantization", "alignment", "diversity", "escape"), reason)
+    if isinstance(quantizer, VectorQuantizer) and quantizer.ema:
+        lacking["diversity"] = (
+            "learning='ema' moves the codebook by moving averages, which take no gradient; make "
+            "the quantizer with learning='gradient'"
+        )
     return lacking
+
+
+def check_codebook(weights: Mapping[str, float], quantizer: Quantizer) -> None:
+    """Checks that a codebook that learns by gradient gets one.
+
+    Args:
+        weights: All of `TERMS`.
+        quantizer: Holds the codebook; a frozen one, or one that no loss trains, is left alone.
+
+    Raises:
+        ValueError: No term with a weight reaches it.
+    """
+    if not isinstance(quantizer, VectorQuantizer) or not quantizer.trainable:
+        return
+    # The soft gradient of gumbel reaches the codebook from whatever reads the quantized vectors.
+    if quantizer.ema or quantizer.soft or not any(weights.values()):
+        return
+    if not weights["quantization"] and not weights["diversity"]:
+        raise ValueError(
+            "loss_weights['quantization'] must be above 0 here: of the terms with a weight none "
+            "sends a gradient to the codebook, which would stay as it starts. Give it a weight, "
+            "make the quantizer with learning='ema', set refits, or freeze the quantizer."
+        )
 
 
 class Objective(keras.layers.Layer):
@@ -178,6 +213,7 @@ class Objective(keras.layers.Layer):
             )
         self.diversity: Any = None
         if "diversity" in self.terms:
+            check_clusters(diversity_clusters, quantizer.codebook_size, "diversity_clusters")
             self.diversity = CodeDiversity(
                 quantizer.levels,
                 quantizer.codebook_size,

@@ -78,6 +78,11 @@ class FittedQuantizer(Quantizer):
             )
 
     @property
+    def fits_data(self) -> bool:
+        """False for `initialization="random"`: codebooks stay as they were drawn."""
+        return bool(self._options["initialization"] != "random")
+
+    @property
     def codebooks(self) -> Any:
         """The code vectors, float `[L, K, W]`, zero past a level's width; of a table, the weight.
 
@@ -98,7 +103,7 @@ class FittedQuantizer(Quantizer):
             ValueError: No vectors, a wrong size, or values that are not finite.
         """
         data = check_vectors(vectors, self.dim)
-        if self._options["initialization"] != "random":
+        if self.fits_data:
             first = not float(ops.convert_to_numpy(self.initialized))
             if self.rotation is not None:
                 if first:

@@ -67,6 +67,11 @@ class ParallelQuantizer(Quantizer):
         """Logits of all levels, L * K."""
         return self.levels * self.codebook_size
 
+    @property
+    def fits_data(self) -> bool:
+        """False: codes are the logits' own."""
+        return False
+
     def call(self, vectors: Any, training: bool | None = None) -> QuantizerOutput:
         """Takes the codes out of logits.
 

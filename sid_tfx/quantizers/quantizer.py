@@ -82,6 +82,11 @@ class Quantizer(keras.layers.Layer, abc.ABC):
         """Size of the vectors that `call` takes; D, unless a subclass reads something else."""
         return self.dim
 
+    @property
+    def fits_data(self) -> bool:
+        """Whether `initialize` sets codebooks from data; without, there is nothing to refit."""
+        return True
+
     def observe(self, codes: Any) -> None:
         """Adds a training batch's codes int `[B, L]` to the running use of each code.
 

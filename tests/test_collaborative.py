@@ -25,7 +25,9 @@ def oracle(pairs, weights, rows, dim):
         ppmi[i, j] = max(0.0, np.log(w[i, j] * w.sum() / (w[i].sum() * w[j].sum())))
     values, vectors = np.linalg.eigh(ppmi)
     top = np.argsort(-values)[:dim]
-    scaled = vectors[:, top] * np.sqrt(np.maximum(values[top], 0))
+    # An ad without any positive PMI has an eigenvalue of its own that only rounding parts from 0.
+    values = np.where(values > 1e-6 * values.max(), values, 0.0)
+    scaled = vectors[:, top] * np.sqrt(values[top])
     scaled[np.abs(scaled).max(axis=1) < 1e-9] = 0.0
     return scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-12)
 

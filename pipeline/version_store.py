@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.whole_version import check_whole
+from serving.listed_files import Damaged
 from serving.version_dirs import fingerprint, list_versions, recently_written
-from sid_tfx.file_list import Damaged
 
 # Servers take only folders whose whole name is a number.
 _LOCK_FILE = ".servable-set.lock"
@@ -60,7 +60,10 @@ def locked(base_path: Path) -> Iterator[None]:
 
 
 def newest_whole(base_path: Path) -> Source:
-    """The newest version that is whole: what a server serves.
+    """The newest version that is whole: what a server serves, if its warm-up passes.
+
+    What is passed over here a server refuses, by the same list. Not so where that list is lost, or
+    damage is in what no graph reads, such as the names that are kept with the variables.
 
     Raises:
         ValueError: there is none, or one is being written.

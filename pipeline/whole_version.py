@@ -1,7 +1,7 @@
 """Whether a version is whole, found out without TensorFlow, which would take seconds to import.
 
-A server finds out by loading it. Whoever builds on a version and does not load it compares its
-files with the list that its export wrote down.
+A server compares a version with the list that its export wrote down, and TensorFlow checks the
+variables that it restores. Whoever builds on a version does not load it: all of it is read here.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sid_tfx.file_list import MANIFEST_FILE, Damaged, check_files
+from serving.listed_files import Damaged, check_listed
+from sid_tfx.file_list import MANIFEST_FILE
 from sid_tfx.servable_set_file import SERVABLE_SET_FILE, read_servable_set
 
 ADS_FILE = Path("assets", "ads.txt")
 
 
 def check_whole(version: Path) -> None:
-    """Checks that a version of a servable is what was exported, its servable set aside.
+    """Checks that a version of a servable is what was exported and published.
 
     Args:
         version: its directory.
@@ -28,10 +29,11 @@ def check_whole(version: Path) -> None:
     try:
         manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
         ads, catalog = manifest["ads"], manifest["fingerprints"]["catalog"]
-        files = manifest["files"]
+        # A server takes a version without a list, another tool's, as it is.
+        _ = manifest["files"]
     except (OSError, ValueError, KeyError) as error:
         raise Damaged(f"{manifest_file} cannot be read: {error!r}") from error
-    check_files(version, files)
+    check_listed(version)
     servable_set = version / SERVABLE_SET_FILE
     if not servable_set.is_file():
         return

@@ -83,6 +83,11 @@ def _show_version(context: click.Context, parameter: click.Parameter, wanted: bo
     "labels_for_unavailable",
     help="Whether a new label may name a version that does not serve; at the start none does.",
 )
+@boolean(
+    "--enable_signature_method_name_check",
+    "check_method_names",
+    help="Whether Classify and Regress want signatures of their own method name.",
+)
 @boolean("--enable_model_warmup", "warm_up", default=True)
 @boolean("--enable_batching")
 @click.option("--batching_parameters_file", type=_FILE, help="A BatchingParameters file.")
@@ -98,7 +103,13 @@ def _show_version(context: click.Context, parameter: click.Parameter, wanted: bo
     help="For the gRPC server: key=value, comma-separated.",
 )
 @click.option("--max_queue", default=1000, help="Requests that may wait for a thread.")
+@click.option(
+    "--max_inflight_bytes",
+    default=1024 * 1024 * 1024,
+    help="What the messages of the requests in flight come to at most, per protocol.",
+)
 @click.option("--max_message_bytes", default=64 * 1024 * 1024)
+@click.option("--max_rows", default=10_000, help="Rows of a request at most without batching.")
 @click.option("--drain_seconds", default=30.0, help="Time for requests in flight on SIGTERM.")
 @click.option(
     "--lame_duck_seconds",
@@ -173,7 +184,10 @@ def _configs(flags: dict[str, Any]) -> list[ModelConfig]:
     if config_file:
         if base_path is not None:
             logging.info("--model_base_path is ignored: --model_config_file is given")
-        return read_model_configs(config_file)
+        configs = read_model_configs(config_file, first=True)
+        if not configs:
+            logging.warning("%s lists no model: none is served before a reload", config_file)
+        return configs
     if base_path is None:
         raise click.UsageError("give --model_base_path or --model_config_file")
     return [ModelConfig(flags["model_name"], base_path)]
@@ -207,8 +221,8 @@ def _settings(flags: dict[str, Any]) -> ServerSettings:
         given = monitoring.prometheus_config
         metrics_path = (given.path or DEFAULT_PATH) if given.enable else ""
     names = (
-        "host", "port", "max_workers", "max_queue", "max_message_bytes", "poll_seconds",
-        "labels_for_unavailable", "warm_up",
+        "host", "port", "max_workers", "max_queue", "max_inflight_bytes", "max_message_bytes",
+        "max_rows", "poll_seconds", "labels_for_unavailable", "check_method_names", "warm_up",
     )  # fmt: skip
     intra_op_threads, inter_op_threads = op_threads(flags)
     return ServerSettings(

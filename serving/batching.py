@@ -54,11 +54,7 @@ class BatchingServable:
                 nothing then. DEADLINE_EXCEEDED is for `done`.
         """
         rows, size = _rows(inputs), self._parameters.execution_batch_size
-        if rows > max(size, self._parameters.max_batch_size):
-            raise invalid_argument(
-                f"Task size {rows} is larger than maximum batch size "
-                f"{self._parameters.max_batch_size}"
-            )
+        self._parameters.check_rows(rows)
 
         def join(answers: list[Inputs] | Exception) -> None:
             if isinstance(answers, Exception):

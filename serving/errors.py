@@ -45,6 +45,14 @@ def deadline_exceeded() -> ServingError:
     )
 
 
+def too_many_bytes(in_flight: int, limit: int) -> ServingError:
+    """An error that says the messages of other requests take the memory there is for them."""
+    return ServingError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"The requests in flight have {in_flight} bytes, the limit is {limit}",
+    )
+
+
 def shutting_down() -> ServingError:
     """An error that says another server has to be asked."""
     return ServingError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")

@@ -70,9 +70,6 @@ FOREIGN: Mapping[str, Foreign] = {
         bool, (False,), "a graph's description is kept whole"
     ),
     "enable_profiler": Foreign(bool, (False,), "there is no profiler service"),
-    "enable_signature_method_name_check": Foreign(
-        bool, (True,), "Classify, Regress and MultiInference always check the method name"
-    ),
     "enable_grpc_healthcheck_service": Foreign(bool, (True,), "grpc.health.v1 is always served"),
     "enable_serialization_as_tensor_content": Foreign(
         bool, (False,), "answers have typed fields"

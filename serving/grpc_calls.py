@@ -19,7 +19,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from serving.caller import Caller, Done
-from serving.errors import ServingError
+from serving.errors import ServingError, too_many_bytes
 from serving.grpc_loop import LoopThread
 from serving.memory import LARGE_BYTES, trim
 
@@ -36,25 +36,35 @@ Begin = Callable[[Any, Caller, Done], None]
 
 
 class Admission:
-    """Counts the calls in hand and refuses those past a limit. Used from the loop alone."""
+    """Counts the calls in hand and refuses those past a limit. Used from the loop alone.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    Args:
+        limit: calls taken on.
+        max_bytes: what their messages come to at most; a call that is alone may have more.
+    """
+
+    def __init__(self, limit: int, max_bytes: int) -> None:
+        self._limit, self._max_bytes = limit, max_bytes
         self.in_hand = 0
+        self._bytes = 0
 
-    def enter(self) -> None:
-        """Takes a call on.
+    def enter(self, size: int) -> None:
+        """Takes on a call with a message of this size.
 
         Raises:
             ServingError: RESOURCE_EXHAUSTED.
         """
         if self.in_hand >= self._limit:
             raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+        if self.in_hand and self._bytes + size > self._max_bytes:
+            raise too_many_bytes(self._bytes, self._max_bytes)
         self.in_hand += 1
+        self._bytes += size
 
-    def leave(self) -> None:
+    def leave(self, size: int) -> None:
         """Nobody works on the call any more."""
         self.in_hand -= 1
+        self._bytes -= size
 
 
 @dataclass(frozen=True)
@@ -71,8 +81,14 @@ class _Call:
     body: bytes
     caller: Caller
     begun: float = field(default_factory=time.perf_counter)
-    # The model that the request names, once it is read.
+    # Of the message: the body itself is let go once it is read.
+    size: int = field(init=False)
+    # What it says, from when it is read to when it is begun, and the model it is about.
+    request: Any = None
     model: str | None = None
+
+    def __post_init__(self) -> None:
+        self.size = len(self.body)
 
 
 class UnaryMethod:
@@ -85,7 +101,8 @@ class UnaryMethod:
         loop: where its coroutines run.
         admission: how many calls are taken on.
         pool: the threads that `begin` runs in.
-        small_in_loop: whether small requests are begun in the loop, because `begin` doesn't wait.
+        in_loop: which requests of small messages are begun in the loop, because `begin` doesn't
+            wait and is over soon; None for none.
         model_of: the name of the model that a request is about.
         observe: told model, status and seconds of every call.
     """
@@ -98,13 +115,13 @@ class UnaryMethod:
         loop: LoopThread,
         admission: Admission,
         pool: Executor,
-        small_in_loop: bool = False,
+        in_loop: Callable[[Any], bool] | None = None,
         model_of: Callable[[Any], str] = lambda request: "",
         observe: Callable[[str, str, float], None] = lambda model, status, seconds: None,
     ) -> None:
         self._name, self._request_class, self._begin = name, request_class, begin
         self._loop, self._admission, self._pool = loop, admission, pool
-        self._small_in_loop, self._model_of, self._observe = small_in_loop, model_of, observe
+        self._in_loop, self._model_of, self._observe = in_loop, model_of, observe
 
     def handler(self) -> grpc.RpcMethodHandler:
         """What a server registers.
@@ -135,7 +152,7 @@ class UnaryMethod:
         call = _Call(body, Caller(_deadline(context)))
         del body
         try:
-            self._admission.enter()
+            self._admission.enter(call.size)
         except ServingError as error:
             self._read_model(call)
             outcome = self._refusal(error)
@@ -151,12 +168,12 @@ class UnaryMethod:
         answer = asyncio.get_running_loop().create_future()
 
         def tell(outcome: Outcome) -> None:
-            self._admission.leave()
+            self._admission.leave(call.size)
             if not answer.done():
                 answer.set_result(outcome)
 
         job = None
-        if self._small_in_loop and len(call.body) <= SMALL_BYTES:
+        if self._is_for_loop(call):
             self._run(call, tell)
         else:
             job = self._pool.submit(self._run, call, tell)
@@ -166,7 +183,7 @@ class UnaryMethod:
             # The client hung up, or its deadline passed: what has not begun is not run.
             call.caller.gone = True
             if job is not None and job.cancel():
-                self._admission.leave()
+                self._admission.leave(call.size)
             self._read_model(call)
             if call.model is not None:
                 code = _why_cancelled(call)
@@ -174,27 +191,44 @@ class UnaryMethod:
             raise
         return outcome
 
-    def _run(self, call: _Call, tell: Callable[[Outcome], None]) -> None:
-        def done(response: Any) -> None:
-            self._loop.put(tell, self._outcome(response))
-
+    def _is_for_loop(self, call: _Call) -> bool:
+        if self._in_loop is None or call.size > SMALL_BYTES:
+            return False
         try:
-            try:
-                request = self._request_class.FromString(call.body)
-            except DecodeError:
-                raise ServingError(
-                    grpc.StatusCode.INTERNAL, "Exception deserializing request!"
-                ) from None
-            call.model = self._model_of(request)
-            # Held until the answer is there, and the request has all that is needed of it.
-            call.body = b""
+            self._read(call)
+            return self._in_loop(call.request)
+        except Exception:
+            # `_run` comes upon it again, and tells.
+            return True
+
+    def _run(self, call: _Call, tell: Callable[[Outcome], None]) -> None:
+        self._begin_call(call, lambda response: self._loop.put(tell, self._outcome(response)))
+        # The request is let go by now, or the trim that follows the answer might come too early.
+        self._loop.flush()
+
+    def _begin_call(self, call: _Call, done: Done) -> None:
+        try:
+            self._read(call)
+            request, call.request = call.request, None
             if (problem := call.caller.problem()) is not None:
                 raise problem
             self._begin(request, call.caller, done)
         except Exception as error:
             # Whatever it is: untold, the caller would wait and its place would stay taken.
             done(error)
-        self._loop.flush()
+
+    def _read(self, call: _Call) -> None:
+        if call.request is not None:
+            return
+        try:
+            call.request = self._request_class.FromString(call.body)
+        except DecodeError:
+            raise ServingError(
+                grpc.StatusCode.INTERNAL, "Exception deserializing request!"
+            ) from None
+        call.model = self._model_of(call.request)
+        # Held until the answer is there, and the request has all that is needed of it.
+        call.body = b""
 
     def _outcome(self, response: Any) -> Outcome:
         if isinstance(response, Exception):

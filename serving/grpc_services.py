@@ -21,11 +21,12 @@ from tensorflow_serving.apis import (
 )
 
 from serving.caller import Caller, Done
-from serving.grpc_calls import Admission, Begin, UnaryMethod
+from serving.grpc_calls import SMALL_BYTES, Admission, Begin, UnaryMethod
 from serving.grpc_loop import LoopThread
 from serving.inference import Inference
 from serving.management import Management
 from serving.metrics import Metrics
+from serving.predict import is_small
 from serving.settings import ServerSettings
 
 PREDICTION_SERVICE = prediction_service_pb2.DESCRIPTOR.services_by_name[
@@ -50,11 +51,11 @@ class PredictionService:
         self._inference, self._metrics, self._loop = inference, metrics, loop
         workers, batching = settings.max_workers, settings.batching is not None
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rpc")
-        self._admission = Admission(workers + settings.max_queue)
+        self._admission = Admission(workers + settings.max_queue, settings.max_inflight_bytes)
         if not batching:
             metrics.waiting("GRPC", lambda: max(0, self._admission.in_hand - workers))
         # A batched request waits in its batch's queue, and holds no thread meanwhile.
-        self._predict_in_loop = batching
+        self._predict_in_loop = _is_small if batching else None
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a server registers."""
@@ -64,7 +65,7 @@ class PredictionService:
                 "Predict",
                 predict_pb2.PredictRequest,
                 inference.begin_predict,
-                small_in_loop=self._predict_in_loop,
+                in_loop=self._predict_in_loop,
             ),
             "GetModelMetadata": UnaryMethod(
                 f"/{PREDICTION_SERVICE}/GetModelMetadata",
@@ -101,7 +102,7 @@ class PredictionService:
         request_class: Any,
         begin: Begin,
         model_of: Callable[[Any], str] = lambda request: str(request.model_spec.name),
-        small_in_loop: bool = False,
+        in_loop: Callable[[Any], bool] | None = None,
     ) -> UnaryMethod:
         return UnaryMethod(
             f"/{PREDICTION_SERVICE}/{api}",
@@ -110,7 +111,7 @@ class PredictionService:
             self._loop,
             self._admission,
             self._pool,
-            small_in_loop,
+            in_loop,
             model_of,
             partial(self._observe, api),
         )
@@ -130,7 +131,7 @@ class ModelService:
 
     def __init__(self, management: Management, settings: ServerSettings, loop: LoopThread) -> None:
         self._management, self._loop = management, loop
-        self._limit = settings.max_workers + settings.max_queue
+        self._limits = (settings.max_workers + settings.max_queue, settings.max_inflight_bytes)
         # A reload waits for models to load, and the next one for it: in a thread of their own, they
         # keep no request from being answered.
         self._reloads = ThreadPoolExecutor(1, thread_name_prefix="reload")
@@ -145,16 +146,16 @@ class ModelService:
                 get_model_status_pb2.GetModelStatusRequest,
                 _at_once(self._management.status),
                 self._loop,
-                Admission(self._limit),
+                Admission(*self._limits),
                 self._large,
-                small_in_loop=True,
+                in_loop=lambda request: True,
             ),
             "HandleReloadConfigRequest": UnaryMethod(
                 f"/{MODEL_SERVICE}/HandleReloadConfigRequest",
                 model_management_pb2.ReloadConfigRequest,
                 _at_once(self._management.reload),
                 self._loop,
-                Admission(self._limit),
+                Admission(*self._limits),
                 self._reloads,
             ),
         }
@@ -173,6 +174,11 @@ def _at_once(call: Callable[[Any], Any]) -> Begin:
         done(call(request))
 
     return begin
+
+
+def _is_small(request: predict_pb2.PredictRequest) -> bool:
+    # The message may be small and what it says large: one value stands for all that follow.
+    return is_small(request, SMALL_BYTES)
 
 
 def _first_model(request: inference_pb2.MultiInferenceRequest) -> str:

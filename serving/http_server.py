@@ -16,7 +16,7 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from serving.errors import ServingError, shutting_down
+from serving.errors import ServingError, shutting_down, too_many_bytes
 from serving.memory import LARGE_BYTES, trim
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.rest_api import Answer, RestApi, asks_for_status, error_answer
@@ -30,35 +30,41 @@ class _Pool:
         name: the threads' name.
         threads: calls worked on at once.
         limit: calls taken on, those that wait for a thread included.
+        max_bytes: what their bodies come to at most; a call that is alone may have more.
     """
 
-    def __init__(self, name: str, threads: int, limit: int) -> None:
+    def __init__(self, name: str, threads: int, limit: int, max_bytes: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._threads, self._limit = threads, limit
+        self._threads, self._limit, self._max_bytes = threads, limit, max_bytes
         self.in_hand = 0
+        self._bytes = 0
 
     @property
     def waiting(self) -> int:
         """Calls that wait for a thread."""
         return max(0, self.in_hand - self._threads)
 
-    def problem(self) -> ServingError | None:
-        """Why no further call is taken on; None where one is."""
-        if self.in_hand < self._limit:
-            return None
-        return ServingError(
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
-            f"{self.in_hand} requests are in flight, the limit is {self._limit}",
-        )
+    def problem(self, size: int) -> ServingError | None:
+        """Why no further call with a body of this size is taken on; None where one is."""
+        if self.in_hand >= self._limit:
+            return ServingError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{self.in_hand} requests are in flight, the limit is {self._limit}",
+            )
+        if self.in_hand and self._bytes + size > self._max_bytes:
+            return too_many_bytes(self._bytes, self._max_bytes)
+        return None
 
-    async def run(self, call: Callable[[], Answer]) -> Answer:
-        """What a call returns."""
+    async def run(self, call: Callable[[], Answer], size: int = 0) -> Answer:
+        """What a call with a body of this size returns."""
         # Counted on the loop's own thread, so that no lock is needed.
         self.in_hand += 1
+        self._bytes += size
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, call)
         finally:
             self.in_hand -= 1
+            self._bytes -= size
 
     def begin(self, call: Callable[[], object]) -> None:
         """Runs a call that nobody waits for."""
@@ -80,10 +86,10 @@ class HttpServer:
 
     def __init__(self, api: RestApi, metrics: Metrics, settings: ServerSettings) -> None:
         self._api, self._metrics, self._settings = api, metrics, settings
-        limit = settings.max_workers + settings.max_queue
-        self._work = _Pool("rest", settings.max_workers, limit)
+        limits = (settings.max_workers + settings.max_queue, settings.max_inflight_bytes)
+        self._work = _Pool("rest", settings.max_workers, *limits)
         # Probes and scrapers ask with these: a server that has all hands full still says how it is.
-        self._status = _Pool("rest-status", 1, limit)
+        self._status = _Pool("rest-status", 1, *limits)
         self._being_written = 0
         metrics.waiting("REST", lambda: self._work.waiting)
         self._draining = False
@@ -121,11 +127,11 @@ class HttpServer:
             # Connections that are kept alive bring new requests for as long as they are open.
             return error_answer(shutting_down())
         pool = self._status if asks_for_status(method, path) else self._work
-        if (refusal := pool.problem()) is not None:
+        if (refusal := pool.problem(len(body))) is not None:
             return self._api.refuse(method, path, refusal)
         deadline = time.monotonic() + self._settings.rest_timeout_seconds
         try:
-            return await pool.run(lambda: self._api.answer(method, path, body, deadline))
+            return await pool.run(lambda: self._api.answer(method, path, body, deadline), len(body))
         finally:
             if len(body) > LARGE_BYTES:
                 pool.begin(trim)

@@ -19,19 +19,16 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
+from serving.batch_parameters import BatchingParameters
 from serving.caller import Caller, Done
 from serving.errors import ServingError, invalid_argument
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.predict import begin_predict, predict
 from serving.servable import DEFAULT_SIGNATURE, Runnable
+from serving.signature_checks import CLASSIFY, REGRESS, WORDS, check_inference, check_predict
 
 _SIGNATURE_DEF = "signature_def"
-_KINDS = {
-    "tensorflow/serving/classify": "classification",
-    "tensorflow/serving/regress": "regression",
-}
-_CLASSIFY, _REGRESS = _KINDS
 
 
 class Inference:
@@ -40,10 +37,20 @@ class Inference:
     Args:
         models: the served models.
         metrics: where runs are counted.
+        batching: bounds the rows of a request; None for no bound.
+        check_method_names: whether a call wants signatures of its own method name, TF Serving's
+            `--enable_signature_method_name_check`.
     """
 
-    def __init__(self, models: Models, metrics: Metrics) -> None:
-        self._models, self._metrics = models, metrics
+    def __init__(
+        self,
+        models: Models,
+        metrics: Metrics,
+        batching: BatchingParameters | None = None,
+        check_method_names: bool = False,
+    ) -> None:
+        self._models, self._metrics, self._batching = models, metrics, batching
+        self._check_method_names = check_method_names
 
     def begin_predict(
         self, request: predict_pb2.PredictRequest, caller: Caller, done: Done
@@ -65,7 +72,8 @@ class Inference:
 
         try:
             servable = held.enter_context(self._models.use(request.model_spec))
-            begin_predict(servable, request, caller, release)
+            self._check_predict(servable, request.model_spec)
+            begin_predict(servable, request, caller, release, self._batching)
         except BaseException:
             held.close()
             raise
@@ -78,8 +86,9 @@ class Inference:
         Raises:
             ServingError: with TF Serving's code and message.
         """
+        self._check_predict(servable, request.model_spec)
         begin = time.perf_counter()
-        response = predict(servable, request, deadline)
+        response = predict(servable, request, deadline, self._batching)
         self._metrics.observe_run(servable.name, time.perf_counter() - begin)
         return response
 
@@ -117,7 +126,7 @@ class Inference:
         """
         _require_spec(request)
         with self._models.use(request.model_spec) as servable:
-            _refuse(servable, request.model_spec, _CLASSIFY)
+            self._refuse(servable, request.model_spec, CLASSIFY)
 
     def regress(self, request: regression_pb2.RegressionRequest) -> NoReturn:
         """Refused: no servable of this project has a regression signature.
@@ -127,7 +136,7 @@ class Inference:
         """
         _require_spec(request)
         with self._models.use(request.model_spec) as servable:
-            _refuse(servable, request.model_spec, _REGRESS)
+            self._refuse(servable, request.model_spec, REGRESS)
 
     def multi_inference(self, request: inference_pb2.MultiInferenceRequest) -> NoReturn:
         """Refused, with the reason TF Serving gives for the first task.
@@ -135,37 +144,37 @@ class Inference:
         Raises:
             ServingError: always.
         """
-        if not request.tasks or not request.tasks[0].model_spec.name:
-            raise invalid_argument("Found ModelSpec with an empty model name.")
+        if not request.tasks:
+            raise invalid_argument("ModelSpec has no name specified.")
         task = request.tasks[0]
         with self._models.use(task.model_spec) as servable:
             key = task.model_spec.signature_name or DEFAULT_SIGNATURE
-            if key not in servable.signatures:
+            if key not in servable.meta_graph.signature_def:
                 raise invalid_argument(f"Requested signature not found in model graph: {key}")
-            if task.method_name not in _KINDS:
+            if task.method_name not in WORDS:
                 raise ServingError(
                     grpc.StatusCode.UNIMPLEMENTED,
                     f"Unsupported signature method_name: {task.method_name}",
                 )
-            _refuse(servable, task.model_spec, task.method_name)
+            self._refuse(servable, task.model_spec, task.method_name)
+
+    def _check_predict(self, servable: Runnable, spec: ModelSpec) -> None:
+        signature = servable.signatures.get(spec.signature_name or DEFAULT_SIGNATURE)
+        if self._check_method_names and signature is not None:
+            check_predict(signature.method_name)
+
+    def _refuse(self, servable: Runnable, spec: ModelSpec, method_name: str) -> NoReturn:
+        key = spec.signature_name or DEFAULT_SIGNATURE
+        definitions = servable.meta_graph.signature_def
+        if key not in definitions:
+            raise invalid_argument(f"No signature was found with the name: {key}")
+        check_inference(method_name, definitions[key], self._check_method_names)
+        raise ServingError(
+            grpc.StatusCode.UNIMPLEMENTED,
+            f"This server answers Predict only; {WORDS[method_name]} signatures need TF Serving.",
+        )
 
 
 def _require_spec(request: object) -> None:
     if not request.HasField("model_spec"):  # type: ignore[attr-defined]
         raise invalid_argument("Missing ModelSpec")
-
-
-def _refuse(servable: Runnable, spec: ModelSpec, method_name: str) -> NoReturn:
-    key, kind = spec.signature_name or DEFAULT_SIGNATURE, _KINDS[method_name]
-    signature = servable.signatures.get(key)
-    if signature is None:
-        raise invalid_argument(f"No signature was found with the name: {key}")
-    if signature.method_name != method_name:
-        raise invalid_argument(
-            f"Expected {kind} signature method_name to be {method_name}. "
-            f"Was: {signature.method_name}"
-        )
-    raise ServingError(
-        grpc.StatusCode.UNIMPLEMENTED,
-        f"This server answers Predict only; {kind} signatures need TF Serving.",
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,21 +16,6 @@ from serving.servable import DEFAULT_SIGNATURE, Port, Runnable
 from serving.tensors import fill, to_array
 
 _SHOWN_DIGITS = 40
-
-
-@dataclass(frozen=True)
-class JsonRequest:
-    """The body of a `:predict`, read but not yet matched with a signature.
-
-    Args:
-        signature_name: empty for the default one.
-        by_row: whether it has `instances`, a list of rows, or `inputs`, a tensor by name.
-        values: what it has.
-    """
-
-    signature_name: str
-    by_row: bool
-    values: Any
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -63,19 +47,53 @@ def _finite(number: str) -> float:
     return value
 
 
-def parse_predict(body: bytes) -> JsonRequest:
-    """Reads the body of a `:predict`.
+def signature_name(document: Mapping[str, Any]) -> str:
+    """The name of the signature that a body asks for; empty for the default one.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, in TF Serving's words.
+        ServingError: INVALID_ARGUMENT when it is no string.
     """
-    document = parse_object(body)
-    signature_name = document.get("signature_name", "")
-    if not isinstance(signature_name, str):
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
         raise invalid_argument(
             f"JSON Value: {shown(document)} not formatted correctly. 'signature_name' key must be "
             "a string value."
         )
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise invalid_argument(f"JSON Value: {shown(name)} is no valid UTF-8") from error
+    return name
+
+
+def fill_inputs(
+    request: predict_pb2.PredictRequest, document: Mapping[str, Any], servable: Runnable
+) -> bool:
+    """Fills the inputs of a PredictRequest, by the dtypes of the signature that it names.
+
+    Returns:
+        Whether they are given by row, as `instances`, and not as `inputs`, a tensor by name.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, in TF Serving's words and in its order: of a body that has
+            several mistakes a client is told the same one.
+    """
+    name = request.model_spec.signature_name
+    signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
+    if signature is None:
+        raise invalid_argument(
+            f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def'
+        )
+    if not signature.inputs:
+        raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
+    by_row, values = _values(document)
+    by_name = (_rows if by_row else _columns)(values, signature.inputs)
+    for alias, value in by_name.items():
+        fill(request.inputs[alias], value)
+    return by_row
+
+
+def _values(document: Mapping[str, Any]) -> tuple[bool, Any]:
     if "instances" not in document and "inputs" not in document:
         raise invalid_argument("Missing 'inputs' or 'instances' key")
     if "instances" in document and "inputs" in document:
@@ -84,7 +102,7 @@ def parse_predict(body: bytes) -> JsonRequest:
             "or 'instances' keys to exist "
         )
     if "inputs" in document:
-        return JsonRequest(signature_name, False, document["inputs"])
+        return False, document["inputs"]
     rows = document["instances"]
     if not isinstance(rows, list):
         raise invalid_argument(
@@ -92,26 +110,7 @@ def parse_predict(body: bytes) -> JsonRequest:
         )
     if not rows:
         raise invalid_argument(f"JSON Value: {shown(document)} No values in 'instances' array")
-    return JsonRequest(signature_name, True, rows)
-
-
-def fill_inputs(
-    request: predict_pb2.PredictRequest, given: JsonRequest, servable: Runnable
-) -> None:
-    """Fills the inputs of a PredictRequest, by the dtypes of the servable's signature.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT, in TF Serving's words.
-    """
-    name = given.signature_name or DEFAULT_SIGNATURE
-    signature = servable.signatures.get(name)
-    if signature is None:
-        raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
-    if not signature.inputs:
-        raise invalid_argument(f"Failed to get input map for signature: {name}")
-    by_name = (_rows if given.by_row else _columns)(given.values, signature.inputs)
-    for alias, value in by_name.items():
-        fill(request.inputs[alias], value)
+    return True, rows
 
 
 def _rows(rows: list[Any], ports: Mapping[str, Port]) -> dict[str, np.ndarray]:

@@ -7,7 +7,6 @@ Infinity, which JSON proper lacks. In answers, outputs named `*_bytes` are base6
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from serving.errors import ServingError, invalid_argument
 
 _BASE64 = "b64"
 _BYTES_SUFFIX = "_bytes"
+_NO_SPACE = str.maketrans("", "", " \t\n\v\f\r")
 # An error repeats the value it is about; a whole request would not fit an HTTP header.
 _SHOWN = 200
 # NumPy's own.
@@ -147,11 +147,22 @@ def _to_bytes(value: Any) -> bytes:
             raise invalid_argument(
                 f"JSON Value: {shown(value)} not formatted correctly for base64 data"
             )
-        try:
-            return base64.b64decode(value[_BASE64], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise invalid_argument("Unable to base64 decode") from error
+        return _from_base64(value[_BASE64])
     raise _type_error(value, tf.string)
+
+
+def _from_base64(text: str) -> bytes:
+    # The rules of absl's Base64Unescape, which TF Serving calls: white space is skipped, padding is
+    # whole or left out, and may be dots.
+    data = text.translate(_NO_SPACE)
+    bare = data.rstrip("=.")
+    padding = -len(bare) % 4
+    try:
+        if len(data) - len(bare) not in (0, padding):
+            raise ValueError(f"{len(data) - len(bare)} characters of padding, not {padding}")
+        return base64.b64decode(bare + "=" * padding, validate=True)
+    except ValueError as error:
+        raise invalid_argument("Unable to base64 decode") from error
 
 
 def _to_bool(value: Any) -> bool:

@@ -68,18 +68,27 @@ def check_names(configs: Iterable[ModelConfig]) -> list[ModelConfig]:
     return list(found.values())
 
 
-def read_model_configs(path: Path, content: bytes | None = None) -> list[ModelConfig]:
+def read_model_configs(
+    path: Path, content: bytes | None = None, first: bool = False
+) -> list[ModelConfig]:
     """Reads a `--model_config_file`.
 
     Args:
         path: the file.
         content: of the file, if it has been read.
+        first: whether the server starts with it, which it may do with an empty file and no model.
+            A file that is emptied later is refused, as in TF Serving: it would end all models.
 
     Raises:
-        ValueError: the file is not a `ModelServerConfig` in text format.
+        ValueError: the file is not a `ModelServerConfig` in text format, or empty.
         ServingError: as `model_configs`.
     """
-    return model_configs(read_text_proto(path, ModelServerConfig(), content))
+    config = read_text_proto(path, ModelServerConfig(), content)
+    if config.WhichOneof("config") is None:
+        if first:
+            return []
+        raise ValueError(f"{path} is empty; `model_config_list {{}}` lists no model")
+    return model_configs(config)
 
 
 def _model_config(proto: ModelConfigProto) -> ModelConfig:

@@ -15,10 +15,11 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import predict_pb2
 
+from serving.batch_parameters import BatchingParameters
 from serving.caller import Caller, Done, answer_of
 from serving.errors import ServingError, from_exception, invalid_argument
 from serving.servable import DEFAULT_SIGNATURE, Runnable, Signature
-from serving.tensors import fill, shape_of, to_array
+from serving.tensors import declared_bytes, fill, shape_of, to_array
 
 MAX_TENSOR_BYTES = 256 * 1024 * 1024
 # What a run may raise that says something of the request.
@@ -26,16 +27,25 @@ _REFUSED = (tf.errors.OpError, ValueError, TypeError)
 
 
 def predict(
-    servable: Runnable, request: predict_pb2.PredictRequest, deadline: float | None = None
+    servable: Runnable,
+    request: predict_pb2.PredictRequest,
+    deadline: float | None = None,
+    batching: BatchingParameters | None = None,
 ) -> predict_pb2.PredictResponse:
     """Answers a Predict request on this servable; the model and version it names are not read.
+
+    Args:
+        servable: what answers.
+        request: the request.
+        deadline: `time.monotonic()` past which nobody waits for the answer.
+        batching: bounds the rows of the request; None for no bound.
 
     Raises:
         ServingError: with TF Serving's code and message.
     """
     caller = Caller(deadline)
     response: predict_pb2.PredictResponse = answer_of(
-        lambda done: begin_predict(servable, request, caller, done), deadline
+        lambda done: begin_predict(servable, request, caller, done, batching), deadline
     )
     return response
 
@@ -45,13 +55,14 @@ def begin_predict(
     request: predict_pb2.PredictRequest,
     caller: Caller,
     done: Done,
+    batching: BatchingParameters | None = None,
 ) -> None:
     """As `predict`; `done` is told the response or the error, where requests are batched later.
 
     Raises:
         ServingError: as `predict`; `done` is told nothing then.
     """
-    key, inputs, outputs = _checked(servable, request)
+    key, inputs, outputs = _checked(servable, request, batching)
 
     def respond(values: list[np.ndarray] | Exception) -> None:
         if isinstance(values, Exception):
@@ -71,8 +82,20 @@ def begin_predict(
         raise from_exception(error) from error
 
 
+def is_small(request: predict_pb2.PredictRequest, most: int) -> bool:
+    """Whether the inputs of a request decode to no more than `most` bytes, by their shapes."""
+    left = most
+    for proto in request.inputs.values():
+        left -= declared_bytes(proto, left)
+        if left < 0:
+            return False
+    return True
+
+
 def _checked(
-    servable: Runnable, request: predict_pb2.PredictRequest
+    servable: Runnable,
+    request: predict_pb2.PredictRequest,
+    batching: BatchingParameters | None,
 ) -> tuple[str, dict[str, np.ndarray], list[str]]:
     key = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(key)
@@ -80,7 +103,7 @@ def _checked(
         raise ServingError(
             grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{key}" not found.'
         )
-    inputs = _inputs(signature, request.inputs)
+    inputs = _inputs(signature, request.inputs, batching)
     return key, inputs, _outputs(signature, request.output_filter)
 
 
@@ -104,7 +127,11 @@ def _braces(names: Iterable[str]) -> str:
     return "{" + ",".join(sorted(names)) + "}"
 
 
-def _inputs(signature: Signature, given: Mapping[str, TensorProto]) -> dict[str, np.ndarray]:
+def _inputs(
+    signature: Signature,
+    given: Mapping[str, TensorProto],
+    batching: BatchingParameters | None,
+) -> dict[str, np.ndarray]:
     names, wanted = set(given), set(signature.inputs)
     if len(names) != len(wanted):
         raise invalid_argument(
@@ -113,31 +140,45 @@ def _inputs(signature: Signature, given: Mapping[str, TensorProto]) -> dict[str,
             f"Sent extra: {_braces(names - wanted)}. "
             f"Missing but required: {_braces(wanted - names)}."
         )
+    shapes = {alias: _shape(signature, alias, given[alias]) for alias in sorted(names)}
+    if batching is not None:
+        # Before anything is decoded: a few bytes declare millions of rows of one value.
+        batching.check_rows(max((shape[0] for shape in shapes.values() if shape), default=0))
     arrays = {}
-    for alias in sorted(names):
-        port = signature.inputs.get(alias)
-        if port is None:
-            raise invalid_argument(
-                f"input tensor alias not found in signature: {alias}. "
-                f"Inputs expected to be in the set {_braces(wanted)}."
-            )
-        proto = given[alias]
-        if proto.dtype != port.dtype.as_datatype_enum:
-            raise invalid_argument(
-                f"Expects arg[{list(signature.inputs).index(alias)}] to be {port.dtype.name} but "
-                f"{_dtype_name(proto.dtype)} is provided, for input: {alias}"
-            )
+    for alias in shapes:
         try:
-            shape = shape_of(proto)
-            if not port.accepts(shape):
-                raise invalid_argument(
-                    f"Expects input {alias} to be of shape {list(port.shape or ())} "
-                    f"but {list(shape)} is provided"
-                )
-            arrays[alias] = to_array(proto, MAX_TENSOR_BYTES)
+            arrays[alias] = to_array(given[alias], MAX_TENSOR_BYTES)
         except ValueError as error:
-            raise invalid_argument(f"tensor parsing error: {alias}: {error}") from error
+            raise _parsing_error(alias, error) from error
     return arrays
+
+
+def _shape(signature: Signature, alias: str, proto: TensorProto) -> tuple[int, ...]:
+    port = signature.inputs.get(alias)
+    if port is None:
+        raise invalid_argument(
+            f"input tensor alias not found in signature: {alias}. "
+            f"Inputs expected to be in the set {_braces(signature.inputs)}."
+        )
+    if proto.dtype != port.dtype.as_datatype_enum:
+        raise invalid_argument(
+            f"Expects arg[{list(signature.inputs).index(alias)}] to be {port.dtype.name} but "
+            f"{_dtype_name(proto.dtype)} is provided, for input: {alias}"
+        )
+    try:
+        shape = shape_of(proto)
+    except ValueError as error:
+        raise _parsing_error(alias, error) from error
+    if not port.accepts(shape):
+        raise invalid_argument(
+            f"Expects input {alias} to be of shape {list(port.shape or ())} "
+            f"but {list(shape)} is provided"
+        )
+    return shape
+
+
+def _parsing_error(alias: str, error: ValueError) -> ServingError:
+    return invalid_argument(f"tensor parsing error: {alias}: {error}")
 
 
 def _dtype_name(number: int) -> str:

@@ -142,21 +142,18 @@ class RestApi:
             self._metrics.observe_request(name, method, "REST", code.name, seconds)
 
     def _predict(self, spec: ModelSpec, body: bytes, deadline: float) -> bytes:
-        given = json_requests.parse_predict(body)
+        document = json_requests.parse_object(body)
         request = predict_pb2.PredictRequest(model_spec=spec)
-        request.model_spec.signature_name = given.signature_name
+        request.model_spec.signature_name = json_requests.signature_name(document)
         # The servable is held, so that no version switch falls between its dtypes and its run.
         with self._models.use(spec) as servable:
-            json_requests.fill_inputs(request, given, servable)
+            by_row = json_requests.fill_inputs(request, document, servable)
             response = self._inference.predict_on(servable, request, deadline)
-        answer = json_requests.answer(response, given.by_row, self._max_answer_bytes)
+        answer = json_requests.answer(response, by_row, self._max_answer_bytes)
         return json.dumps(answer, indent=4, ensure_ascii=False).encode()
 
     def _refuse(self, method: str, spec: ModelSpec, body: bytes) -> NoReturn:
-        name = json_requests.parse_object(body).get("signature_name", "")
-        if not isinstance(name, str):
-            raise invalid_argument("'signature_name' key must be a string value.")
-        spec.signature_name = name
+        spec.signature_name = json_requests.signature_name(json_requests.parse_object(body))
         if method == "classify":
             self._inference.classify(classification_pb2.ClassificationRequest(model_spec=spec))
         self._inference.regress(regression_pb2.RegressionRequest(model_spec=spec))

@@ -28,6 +28,7 @@ from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from serving.caller import Caller, Done
 from serving.errors import ServingError, deadline_exceeded, invalid_argument
+from serving.listed_files import Damaged, check_listed
 
 DEFAULT_SIGNATURE = "serving_default"
 _SCANN_LOCK = threading.Lock()
@@ -120,7 +121,8 @@ class Servable:
             (matmul, ScaNN) use the intra-op pool either way.
 
     Raises:
-        ServingError: NOT_FOUND when there is no SavedModel at `path`.
+        ServingError: NOT_FOUND when there is no SavedModel at `path`, DATA_LOSS when one of its
+            files is damaged.
         Exception: whatever TensorFlow raises for a SavedModel that does not load.
 
     Example:
@@ -145,7 +147,7 @@ class Servable:
                 ". Check that the directory exists and that you have the right permissions for "
                 "accessing it.",
             )
-        _check_whole(path / "saved_model.pb")
+        _check_whole(path)
         self.path, self.name, self.version = path, name, version
         loader = SavedModelLoader(str(path))
         self.meta_graph = loader.get_meta_graph_def_from_tags([tf.saved_model.SERVING])
@@ -255,8 +257,14 @@ class Servable:
         self._session.close()
 
 
-def _check_whole(file: Path) -> None:
-    """The loader itself takes a damaged file's readable beginning for the whole graph."""
+def _check_whole(path: Path) -> None:
+    """The loader itself takes any vocabulary, and a damaged graph's readable beginning."""
+    try:
+        # Variables are gigabytes of a large catalogue, and TensorFlow checks those it restores.
+        check_listed(path, is_read=lambda name: not name.startswith("variables"))
+    except Damaged as error:
+        raise ServingError(grpc.StatusCode.DATA_LOSS, str(error)) from error
+    file = path / "saved_model.pb"
     content = file.read_bytes()
     try:
         whole = SavedModel().ParseFromString(content) == len(content)

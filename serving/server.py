@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from serving.batch_parameters import BatchingParameters
 from serving.batch_scheduler import BatchScheduler
 from serving.batching import BatchingServable
 from serving.errors import from_exception
@@ -56,7 +57,10 @@ class Server:
         self._batching = self._scheduler()
         self._draining = False
         self._stop_lock, self._health_lock = threading.Lock(), threading.Lock()
-        inference, management = Inference(self.models, self.metrics), Management(self.models)
+        # A few bytes ask for millions of rows, of which a beam search would take all memory.
+        bounds = settings.batching or BatchingParameters(settings.max_rows)
+        inference = Inference(self.models, self.metrics, bounds, settings.check_method_names)
+        management = Management(self.models)
         self._grpc = GrpcServer(inference, management, self.metrics, settings)
         self._http: HttpServer | None = None
         if settings.rest_port is not None:

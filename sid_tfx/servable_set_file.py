@@ -6,12 +6,19 @@ should not wait for an import ten times as long as its work.
 
 from __future__ import annotations
 
+import io
+import json
 import os
 
 import numpy as np
 
+from sid_tfx.file_list import describe_file
+
 SERVABLE_SET_FILE = os.path.join("assets", "servable_set.bits")
 """Where a SavedModel holds its servable set."""
+
+LIST_FILE = os.path.join("assets", "servable_set.json")
+"""Where it lists that file at `files`, as its export lists all others: a set is switched later."""
 
 FINGERPRINT_SIZE = 16
 """Characters that name the catalogue, at the beginning of the file."""
@@ -23,8 +30,9 @@ def write_servable_set(path: str, live: np.ndarray, fingerprint: str) -> None:
     Bit `row % 8` (the least significant is bit 0) of byte `row // 8` tells whether the ad of that
     catalogue row may be returned. Line `row` of a SavedModel's `assets/ads.txt` is its id.
 
-    The file is replaced as a whole and never written in place, so other versions of a servable
-    may hard-link the old one.
+    Beside it goes `servable_set.json`, a list of this one file with its size and checksum. Both
+    are replaced as a whole and never written in place, so other versions of a servable may
+    hard-link the old ones.
 
     Args:
         path: The file.
@@ -44,11 +52,10 @@ def write_servable_set(path: str, live: np.ndarray, fingerprint: str) -> None:
         raise ValueError(
             f"live must be bool (N,), one flag per catalogue row, got {flags.dtype} {flags.shape}."
         )
-    header = _header(fingerprint)
-    partial = f"{path}.partial"
-    with open(partial, "wb") as file:
-        file.write(header + np.packbits(flags, bitorder="little").tobytes())
-    os.replace(partial, path)
+    data = _header(fingerprint) + np.packbits(flags, bitorder="little").tobytes()
+    listed = os.path.join(os.path.dirname(path), os.path.basename(LIST_FILE))
+    _replace(path, data)
+    _replace(listed, list_servable_set(data).encode())
 
 
 def read_servable_set(path: str, ads: int) -> tuple[np.ndarray, str]:
@@ -75,9 +82,21 @@ def read_servable_set(path: str, ads: int) -> tuple[np.ndarray, str]:
     return flags, data[:FINGERPRINT_SIZE].decode("ascii")
 
 
+def list_servable_set(data: bytes) -> str:
+    """The content of `LIST_FILE` for the content of a servable set."""
+    return json.dumps({"files": {SERVABLE_SET_FILE: describe_file(io.BytesIO(data))}}) + "\n"
+
+
 def file_size(ads: int) -> int:
     """Bytes of the servable set of so many ads."""
     return FINGERPRINT_SIZE + (ads + 7) // 8
+
+
+def _replace(path: str, data: bytes) -> None:
+    partial = f"{path}.partial"
+    with open(partial, "wb") as file:
+        file.write(data)
+    os.replace(partial, path)
 
 
 def _header(fingerprint: str) -> bytes:

@@ -100,6 +100,14 @@ def test_blank_path_elements_and_control_characters_do_not_make_branches():
     assert prefixes[2].tolist() == [b"A B", b""]
 
 
+def test_a_path_that_is_no_tree_is_cut():
+    schema = AdSchema(category_depth=2, summary_tokens=2)
+    path = [f"level{level}" for level in range(40)]
+    made = fields.string_fields(schema, {}, tf.ragged.constant([path, path[:1]]))
+    assert made.words is not None
+    assert made.words.numpy().tolist() == [[b"level31", b"in"], [b"level0", b""]]
+
+
 def test_vocabulary_order_limits_and_unknowns():
     vocabulary = Vocabulary(max_size=3, min_count=2)
     vocabulary.count(np.array([[b"b", b"a", b""], [b"b", b"a", b"c"]], object))

@@ -639,6 +639,11 @@ def test_an_id_that_the_table_cannot_hold_is_refused(ad_id):
         IdTable(np.array(["a", ad_id], dtype=object))
 
 
+def test_places_of_no_rows_are_none():
+    rows = tf.zeros([0, 9], tf.int32)
+    assert gather_places(rows, *newest_places(rows, width=4)).shape == [0, 4]
+
+
 @given(
     histories=st.lists(
         st.lists(st.integers(-1, 9), min_size=9, max_size=9), min_size=1, max_size=3

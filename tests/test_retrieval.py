@@ -157,6 +157,13 @@ def test_exclusions_match_the_oracle(make, k):
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "exact"), [(BruteForce, True), (Partitioned, False), (ScaNN, False)]
+)
+def test_an_index_says_whether_it_is_exact(kind, exact):
+    assert kind().index(_matrix()).is_exact() is exact
+
+
 @EXACT_IN_EFFECT
 def test_vectors_are_what_was_indexed(make):
     index = make().index(_matrix())

@@ -23,6 +23,9 @@ ADVERTISER = "advertiser"
 SUMMARY = "summary"
 CATEGORY_PATH = "category_path"
 
+# As many as the schema allows; a request may have a million.
+_MOST_LEVELS = 32
+
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyLimits:
@@ -84,7 +87,9 @@ def string_fields(
     Returns:
         The strings to look up.
     """
-    path = tf.ragged.map_flat_values(text.clean, category_path)
+    # Operations on a ragged tensor take the room of the longest row for each.
+    levels = max(_MOST_LEVELS, schema.category_depth)
+    path = tf.ragged.map_flat_values(text.clean, category_path[:, :levels])
     path = tf.ragged.boolean_mask(path, path != "")
     blocks = [
         text.pad_words(text.split_words(strings[column]), size)

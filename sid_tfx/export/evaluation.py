@@ -23,6 +23,48 @@ def parse_users(examples: tf.Tensor) -> dict[str, tf.Tensor | tf.RaggedTensor]:
     return tf.io.parse_example(examples, spec)
 
 
+def newest_events(
+    users: dict[str, tf.Tensor | tf.RaggedTensor], most: int
+) -> dict[str, tf.RaggedTensor]:
+    """Cuts histories and what is known of their events to the newest ones.
+
+    In a dense tensor every history of a batch takes the room of the longest: one of a million
+    would fill the memory.
+
+    Args:
+        users: What `parse_users` returned.
+        most: Events to keep of each history.
+
+    Returns:
+        Its ragged tensors; values past the end of their history are left out.
+
+    Example:
+
+    >>> users = {"history": tf.ragged.constant([["a", "b", "c"]], row_splits_dtype=tf.int32)}
+    >>> newest_events(users, most=2)["history"].to_list()
+    [[b'b', b'c']]
+    """
+    end = users["history"].row_lengths()
+    begin = tf.maximum(end - most, 0)
+    return {
+        name: _places(values, begin, end)
+        for name, values in users.items()
+        if isinstance(values, tf.RaggedTensor)
+    }
+
+
+def _places(values: tf.RaggedTensor, begin: tf.Tensor, end: tf.Tensor) -> tf.RaggedTensor:
+    """The places of each row from `begin` on and before `end`, int32 [B] both."""
+    number = tf.range(tf.size(values.values))
+    # `value_rowids` of splits makes a dense block itself.
+    rows = tf.searchsorted(values.row_splits, number, side="right") - 1
+    place = number - tf.gather(values.row_starts(), rows)
+    inside = (place >= tf.gather(begin, rows)) & (place < tf.gather(end, rows))
+    return tf.RaggedTensor.from_value_rowids(
+        tf.boolean_mask(values.values, inside), tf.boolean_mask(rows, inside), values.nrows()
+    )
+
+
 def target_ranks(rows: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """1-based place of each target in its list, 0 where it isn't there.
 

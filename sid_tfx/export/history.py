@@ -38,7 +38,8 @@ def gather_places(values: tf.Tensor, index: tf.Tensor, inside: tf.Tensor) -> tf.
 
     Columns that the values lack at their end, at most all, count as 0 or "".
     """
-    width = tf.reduce_max(index) + 1
+    # Of no rows there is no largest index.
+    width = tf.maximum(tf.reduce_max(index) + 1, 0)
     padding = tf.zeros([tf.shape(values)[0], width], values.dtype)
     # Strings of a tensor of zeros are "".
     padded = tf.concat([values, padding], axis=1)

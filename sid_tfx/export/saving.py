@@ -9,7 +9,7 @@ from tensorflow.io import gfile
 
 from sid_tfx.export.servable import Servable
 from sid_tfx.file_list import MANIFEST_FILE, describe_file
-from sid_tfx.servable_set_file import SERVABLE_SET_FILE
+from sid_tfx.servable_set_file import LIST_FILE, SERVABLE_SET_FILE, list_servable_set
 
 _FORMAT_VERSION = 1
 
@@ -65,7 +65,7 @@ def save(
     """Writes a servable as a SavedModel that TF Serving, sessions and TensorFlow 2 load.
 
     Beside it, `assets.extra/sid_tfx.json` says what the servable was made from, and lists its files
-    with their sizes and checksums (`sid_tfx.file_list`).
+    with their sizes and checksums (`sid_tfx.file_list`); the servable set has a list of its own.
 
     Args:
         servable: What to save.
@@ -98,6 +98,10 @@ def save(
     gfile.makedirs(os.path.dirname(file))
     with gfile.GFile(file, "w") as out:
         out.write(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    with gfile.GFile(os.path.join(path, SERVABLE_SET_FILE), "rb") as content:
+        listed = list_servable_set(content.read())
+    with gfile.GFile(os.path.join(path, LIST_FILE), "w") as out:
+        out.write(listed)
 
 
 def saved_files(path: str) -> dict[str, dict[str, int]]:
@@ -108,7 +112,8 @@ def saved_files(path: str) -> dict[str, dict[str, int]]:
             file = os.path.join(folder, name)
             with gfile.GFile(file, "rb") as content:
                 found[os.path.relpath(file, path)] = describe_file(content)
-    found.pop(SERVABLE_SET_FILE, None)
+    for file in (SERVABLE_SET_FILE, LIST_FILE):
+        found.pop(file, None)
     return found
 
 

@@ -55,11 +55,25 @@ HISTORY = (0, 7, 7, 3)
 
 
 class Generation:
-    """Tokenizer, catalogue, index, recommender and sequences, as the stages leave them."""
+    """Tokenizer, catalogue, index, recommender and sequences, as the stages leave them.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where they are.
+        ad_ids: Of the ads, in place of the market's own.
+        embedding_dim: Of the tokenizer.
+        **recommender: Further arguments of the recommender.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ad_ids: list[str] | None = None,
+        embedding_dim: int = 16,
+        **recommender: Any,
+    ) -> None:
         self.folder = folder
-        self.ads: AdTable = load_ads(make_market(ads=ADS, users=30).ads)
+        frame = make_market(ads=ADS, users=30).ads
+        self.ads: AdTable = load_ads(frame if ad_ids is None else frame.assign(ad_id=ad_ids))
         preprocessor = AdPreprocessor(self.ads.schema, VOCABULARIES).adapt(self.ads)
         features = preprocessor.transform(self.ads)
         self.tokenizer = SidTokenizer.from_preset(
@@ -67,7 +81,7 @@ class Generation:
             self.ads.schema,
             preprocessor.sizes,
             codebook_size=8,
-            encoder={"embedding_dim": 16, "detail_dim": 8, "dim": 16},
+            encoder={"embedding_dim": embedding_dim, "detail_dim": 8, "dim": 16},
         )
         encoded = self.tokenizer.encode(features)
         self.encoded = encoded
@@ -81,11 +95,11 @@ class Generation:
             fingerprints={"tokenizer": tokenizer["fingerprint"]},
         )
         self.catalog.save(self.uri("catalog"))
-        recommender = SidRecommender.for_catalog(
-            self.catalog, hidden_size=16, num_heads=2, mlp_size=32, head_size=16
+        model = SidRecommender.for_catalog(
+            self.catalog, hidden_size=16, num_heads=2, mlp_size=32, head_size=16, **recommender
         )
         save_bundle(
-            recommender,
+            model,
             self.uri("recommender", "Format-Serving"),
             {"fingerprints": {"catalog": self.catalog.fingerprint}},
         )
@@ -267,8 +281,11 @@ def _everything(*args, **kwargs):
 
 @pytest.fixture(scope="module")
 def indexed(generation, tmp_path_factory):
+    return compose_indexed(generation, tmp_path_factory.mktemp("indexed"))
+
+
+def compose_indexed(generation: Generation, folder: Path):
     """The servables with an index; it takes more users to tune one than the generation has."""
-    folder = tmp_path_factory.mktemp("indexed")
     rng = np.random.default_rng(0)
     histories = [list(generation.catalog.ad_ids[rng.integers(0, ADS, 4)]) for _ in range(80)]
     generation.write_sequences(folder / "sequences", histories)

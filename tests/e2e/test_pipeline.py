@@ -123,9 +123,10 @@ def test_a_served_ad_gets_its_catalogue_code_from_raw_columns(client, catalog, s
     assert [ad.sid for ad in encoded] == [tuple(codes) for codes in catalog.codes[rows]]
 
 
-def test_similar_ads_never_name_the_ad_itself(client, histories):
+@pytest.mark.parametrize("by", ["embedding", "sid"])
+def test_similar_ads_never_name_the_ad_itself(client, histories, by):
     ad = histories[0][-1]
-    [answer] = client.similar_ads([ad], k=5)
+    [answer] = client.similar_ads([ad], k=5, by=by)
     assert len(answer) == 5
     assert ad not in answer.ad_ids
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.whole_version import check_whole
+from serving.listed_files import Damaged
 from serving.servable import Servable
 from sid_tfx.export.saving import saved_files
-from sid_tfx.file_list import Damaged
 
 pytestmark = pytest.mark.unit
 
@@ -92,6 +92,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "data-00000-of-00001 cannot be read": lambda path: variables(path, "00001").unlink(),
     "data-00000-of-00001 has .* bytes of": lambda path: cut(variables(path, "00001"), 0.99),
     "data-00000-of-00001 is damaged": lambda path: flip(variables(path, "00001"), 5000),
+    "ads.txt cannot be read": lambda path: (path / "assets" / "ads.txt").unlink(),
+    "ads.txt has .* bytes of": lambda path: cut(path / "assets" / "ads.txt"),
+    "ads.txt is damaged": lambda path: flip(path / "assets" / "ads.txt", 3),
 }
 
 
@@ -112,8 +115,6 @@ def test_what_a_server_refuses_is_not_whole(version: Path, message: str) -> None
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: (path / "assets" / "ads.txt").unlink(), "ads.txt cannot be read"),
-        (lambda path: flip(path / "assets" / "ads.txt", 3), "ads.txt is damaged"),
         (lambda path: shutil.rmtree(path / "assets.extra"), "sid_tfx.json cannot be read"),
         (
             lambda path: (path / "assets.extra" / "sid_tfx.json").write_text('{"ads": 20}'),
@@ -121,7 +122,7 @@ def test_what_a_server_refuses_is_not_whole(version: Path, message: str) -> None
         ),
     ],
 )
-def test_what_names_the_ads_has_to_be_there(
+def test_the_list_has_to_be_there(
     version: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(version)

@@ -170,6 +170,20 @@ def _too_many_rows_at_once(rng: Rng, request: predict_pb2.PredictRequest) -> Sta
     return StatusCode.INVALID_ARGUMENT
 
 
+def _million_rows(rng: Rng, request: predict_pb2.PredictRequest) -> StatusCode:
+    """10^6 rows and more of one value, a thousand times what a batch takes."""
+    proto = history_block(request, int(rng.integers(10**6, 6 * 10**6)), HISTORY)
+    proto.string_val.append(b"ad01")
+    return StatusCode.INVALID_ARGUMENT
+
+
+def _thousands_of_dimensions(rng: Rng, request: predict_pb2.PredictRequest) -> StatusCode:
+    proto = request.inputs[_an_input(rng, request)]
+    for size in rng.choice([0, 1, 2**62], size=3000, p=[0.001, 0.4, 0.599]):
+        proto.tensor_shape.dim.add(size=int(size))
+    return StatusCode.INVALID_ARGUMENT
+
+
 def _unequal_rows(rng: Rng, request: predict_pb2.PredictRequest) -> StatusCode:
     request.ClearField("inputs")
     request.model_spec.signature_name = "recommend_filtered"
@@ -206,7 +220,8 @@ _MUTATIONS: tuple[Callable[[Rng, predict_pb2.PredictRequest], StatusCode], ...] 
     _change_model, _change_version, _change_label, _change_signature, _drop_spec, _rename_input,
     _drop_input, _ask_for_k, _change_dtype, _change_shape, _negative_size, _huge_rows,
     _unknown_rank, _more_values_than_the_shape, _broken_content, _long_history, _ragged_history,
-    _not_numbers, _too_many_rows_at_once, _unequal_rows, _bad_filter, _bad_example, _nothing,
+    _not_numbers, _too_many_rows_at_once, _million_rows, _thousands_of_dimensions, _unequal_rows,
+    _bad_filter, _bad_example, _nothing,
 )  # fmt: skip
 PREDICT = SERVICE.format("PredictionService/Predict")
 

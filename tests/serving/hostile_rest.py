@@ -52,6 +52,12 @@ def _model(rng: Rng) -> Hostile:
     return _ask({"instances": [_row()]}, {404}, f"POST /v1/models/{name}:predict")
 
 
+def _model_first(rng: Rng) -> Hostile:
+    """What else is wrong with a request is not looked at where its model is not served."""
+    bodies: list[Any] = [{}, {"instances": []}, {"instances": 1}, {"signature_name": "x"}]
+    return _ask(bodies[rng.integers(len(bodies))], {404}, "POST /v1/models/other:predict")
+
+
 def _version(rng: Rng) -> Hostile:
     path = f"{_MODEL}/versions/{rng.integers(2, 10**9)}"
     return _ask({"instances": [_row()]}, {404}, f"POST {path}:predict")
@@ -86,7 +92,7 @@ def _signature(rng: Rng) -> Hostile:
 
 
 def _value(rng: Rng) -> Hostile:
-    odd: list[Any] = [None, 1, 1.5, True, {}, {"b64": "%"}, {"b64": 1}, []]
+    odd: list[Any] = [None, 1, 1.5, True, {}, {"b64": "%"}, {"b64": "YQ="}, {"b64": 1}, []]
     row = _row()
     row[rng.integers(HISTORY)] = odd[rng.integers(len(odd))]
     return _ask({"instances": [row]})
@@ -155,8 +161,8 @@ def _bomb(rng: Rng) -> Hostile:
 
 
 _KINDS: tuple[Callable[[Rng], Hostile], ...] = (
-    _good, _cut, _bytes, _model, _version, _label, _verb, _path, _keys, _both, _signature, _value,
-    _ragged, _wide, _deep, _number, _example, _method, _k,
+    _good, _cut, _bytes, _model, _model_first, _version, _label, _verb, _path, _keys, _both,
+    _signature, _value, _ragged, _wide, _deep, _number, _example, _method, _k,
 )  # fmt: skip
 # Megabytes each.
 HEAVY: tuple[Callable[[Rng], Hostile], ...] = (_long_history, _oversized, _bomb)

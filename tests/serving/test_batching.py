@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from serving.batch_parameters import BatchingParameters, read_batching_parameters
 from serving.batch_scheduler import BatchScheduler
@@ -23,8 +24,10 @@ from serving.client import RecommenderClient
 from serving.errors import ServingError
 from serving.servable import Servable
 from serving.server import ModelServer
+from serving.tensors import to_array
+from tests.serving.hostile_grpc import history_block
 from tests.serving.http_calls import call
-from tests.serving.stubs import Stubs
+from tests.serving.stubs import Stubs, refused
 from tests.serving.toy_servable import AD_IDS, HISTORY
 from tests.serving.waiting import run, schedule
 
@@ -351,3 +354,67 @@ def test_a_batch_has_more_requests_than_the_server_has_threads(
             )
         page = call(server.rest_port or 0, "GET", server.settings.metrics_path)[1].decode()
         assert ":processed_batch_size_sum 16.0" in page
+
+
+@pytest.fixture
+def decoding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the threads that decode inputs of requests."""
+    threads: list[str] = []
+
+    def decode(proto: TensorProto, max_bytes: int) -> np.ndarray:
+        threads.append(threading.current_thread().name)
+        return to_array(proto, max_bytes)
+
+    monkeypatch.setattr("serving.predict.to_array", decode)
+    return threads
+
+
+@pytest.mark.parametrize(
+    "bound", [{"batching": BatchingParameters(max_batch_size=8)}, {"max_rows": 8}]
+)
+def test_more_rows_than_are_taken_are_refused_before_they_are_decoded(
+    toys: dict[int, Path], request_for: Callable, decoding: list[str], bound: dict
+) -> None:
+    with ModelServer("sid_tfx", toys[1].parent, settle_seconds=0, **bound) as server:
+        server.wait_until_available(30)
+        stubs, request = Stubs(server.port), request_for("recommend")
+        with stubs.channel:
+            for rows in (9, 1_600_000):
+                history_block(request, rows, HISTORY).string_val.append(b"ad01")
+                assert refused(stubs.prediction.Predict, request) == (
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"Task size {rows} is larger than maximum batch size 8",
+                )
+            assert not decoding
+            history_block(request, 8, HISTORY).string_val.append(b"ad01")
+            assert list(stubs.prediction.Predict(request).outputs["count"].int_val) == [4] * 8
+    # One that waits for its batch is decoded by the loop, one that is run at once by its thread.
+    assert [name.split("_")[0] for name in decoding] == ["grpc" if "batching" in bound else "rpc"]
+
+
+def test_what_a_small_message_decodes_to_decides_where(
+    tmp_path: Path, request_for: Callable, decoding: list[str]
+) -> None:
+    class Sums(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, "values")])
+        def sums(self, values: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"sums": tf.reduce_sum(values, axis=1)}
+
+    module = Sums()
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": module.sums})
+    with ModelServer(
+        "sid_tfx", tmp_path, batching=BatchingParameters(), settle_seconds=0
+    ) as server:
+        server.wait_until_available(30)
+        stubs, request = Stubs(server.port), request_for("")
+        proto = request.inputs["values"]
+        proto.dtype = tf.float32.as_datatype_enum
+        proto.float_val.append(1.0)
+        sizes = [proto.tensor_shape.dim.add(size=1), proto.tensor_shape.dim.add()]
+        with stubs.channel:
+            for width in (16_384, 16_385):
+                sizes[1].size = width
+                answer = stubs.prediction.Predict(request).outputs["sums"]
+                assert list(answer.float_val) == [width]
+    # 64 KiB in the loop, more of them in a thread that keeps nobody else waiting.
+    assert [name.split("_")[0] for name in decoding] == ["grpc", "rpc"]

@@ -38,7 +38,8 @@ def parse(line: str) -> dict[str, Any]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    for name, text in (("models", MODELS), ("batching", BATCHING), ("monitoring", MONITORING)):
+    texts = {"models": MODELS, "batching": BATCHING, "monitoring": MONITORING, "nothing": ""}
+    for name, text in texts.items():
         (tmp_path / name).write_text(text)
     return tmp_path
 
@@ -60,6 +61,8 @@ DOCUMENTED: dict[str, dict[str, Any]] = {
     IMAGE + "--allow_version_labels_for_unavailable_models": {"labels_for_unavailable": True},
     IMAGE + "--allow_version_labels_for_unavailable_models=true": {"labels_for_unavailable": True},
     IMAGE + "--enable_model_warmup=false --file_system_poll_wait_seconds=0": {"warm_up": False},
+    IMAGE + "--enable_signature_method_name_check": {"check_method_names": True},
+    IMAGE + "--model_config_file={files}/nothing": {"models": []},
     IMAGE + "--rest_api_port=0 --model_config_file=": {"rest_port": None, "models": ["model"]},
     IMAGE + "--tensorflow_session_parallelism=4": {"intra_op_threads": 4, "inter_op_threads": 4},
     IMAGE + "--tensorflow_session_parallelism=4 --tensorflow_intra_op_parallelism=2": {
@@ -124,6 +127,8 @@ def test_what_is_ignored_is_logged(files: Path, caplog: pytest.LogCaptureFixture
         [config] = _configs(parse(f"{IMAGE} --model_config_file={files}/models"))
     assert config.name == "first"
     assert "--model_base_path is ignored" in caplog.text
+    assert _configs(parse(f"--model_config_file={files}/nothing")) == []
+    assert "nothing lists no model: none is served before a reload" in caplog.text
 
 
 @pytest.mark.parametrize("name", FOREIGN)

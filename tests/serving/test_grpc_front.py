@@ -127,6 +127,40 @@ def test_rest_counts_what_it_refuses(server: ModelServer, gate: Gate) -> None:
     assert metric(server, 'waiting_requests{entrypoint="REST"}') == 0
 
 
+def test_messages_in_hand_are_bounded_by_their_bytes(
+    toys: dict[int, Path], gate: Gate, request_for: Request, history: np.ndarray
+) -> None:
+    small = request_for("recommend", history=history)
+    large = request_for("recommend", history=np.repeat(history, 100, axis=0))
+    with ModelServer(
+        "sid_tfx", toys[1].parent, rest_port=0, max_inflight_bytes=1000, settle_seconds=0
+    ) as server:
+        server.wait_until_available(30)
+        stubs, port, path = Stubs(server.port), server.rest_port or 0, "/v1/models/sid_tfx"
+        with stubs.channel, ThreadPoolExecutor(1) as pool:
+            # Larger than the bound, and taken: there is no other.
+            over_grpc = stubs.prediction.Predict.future(large)
+            rows = {"instances": ROW["instances"] * 100}
+            over_rest = pool.submit(call_json, port, "POST", f"{path}:predict", rows)
+            try:
+                wait_for(lambda: gate.runs == 2)
+                assert refused(stubs.prediction.Predict, small) == (
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"The requests in flight have {large.ByteSize()} bytes, the limit is 1000",
+                )
+                status, answer = call_json(port, "POST", f"{path}:predict", ROW)
+                assert status == 429
+                assert answer["error"].endswith("bytes, the limit is 1000")
+                assert call_json(port, "GET", path)[0] == 200
+                assert metric(server, count("RESOURCE_EXHAUSTED")) == 2
+            finally:
+                gate.opened.set()
+            assert over_grpc.result(20)
+            assert over_rest.result()[0] == 200
+            assert stubs.prediction.Predict(small)
+            assert call_json(port, "POST", f"{path}:predict", ROW)[0] == 200
+
+
 def test_a_full_server_says_over_rest_how_it_is(server: ModelServer, gate: Gate) -> None:
     port, path = server.rest_port or 0, "/v1/models/sid_tfx"
     with ThreadPoolExecutor(3) as pool:

@@ -150,6 +150,11 @@ def test_labels_are_given_to_versions_that_serve_and_move_without_a_gap(
     request.model_spec.name, request.model_spec.version_label = "both", "canary"
     [only] = made.model.GetModelStatus(request).model_version_status
     assert (only.version, only.state) == (3, ModelVersionStatus.AVAILABLE)
+    request.model_spec.version_label = "unknown"
+    assert refused(made.model.GetModelStatus, request) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Unrecognized servable version label: unknown",
+    )
     assert refused(reload, assign(2, 1)) == (
         grpc.StatusCode.FAILED_PRECONDITION,
         "Request to assign label to version 1 of model both, which is not currently available "
@@ -231,8 +236,9 @@ def test_the_config_file_is_read_and_watched(base: Path, tmp_path: Path) -> None
     seen: list[list[str]] = []
     watcher = ConfigWatcher(path, lambda found: seen.append([c.name for c in found]), 0.02)
     watcher.start()
-    path.write_text("broken {")
-    time.sleep(0.1)
+    for text in ("broken {", "", "# None."):
+        path.write_text(text)
+        time.sleep(0.1)
     staged = tmp_path / "staged"
     staged.write_text('model_config_list { config { name: "new" base_path: "/x" } }')
     os.replace(staged, path)
@@ -242,6 +248,30 @@ def test_the_config_file_is_read_and_watched(base: Path, tmp_path: Path) -> None
         time.sleep(0.02)
     watcher.stop()
     assert seen == [["new"]]
+
+
+def test_a_server_that_starts_with_no_list_serves_what_a_reload_brings(
+    base: Path, tmp_path: Path, request_for: Callable
+) -> None:
+    path = tmp_path / "models.config"
+    for text in ("", "# To come.\n", "model_config_list {}"):
+        path.write_text(text)
+        assert read_model_configs(path, first=True) == []
+    assert read_model_configs(path) == []
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"models.config is empty; `model_config_list \{\}`"):
+        read_model_configs(path)
+    with Server([], ServerSettings(settle_seconds=0)) as server:
+        stubs, asked = Stubs(server.port), GetModelStatusRequest()
+        asked.model_spec.name = "first"
+        with stubs.channel:
+            assert refused(stubs.model.GetModelStatus, asked) == (
+                grpc.StatusCode.NOT_FOUND,
+                "Could not find any versions of model first",
+            )
+            config = parsed(config_text(base))
+            stubs.model.HandleReloadConfigRequest(ReloadConfigRequest(config=config))
+            assert answered_by(stubs.prediction.Predict(ask(request_for, "first"))) == 1
 
 
 def test_metrics_count_by_model_and_status(
@@ -291,7 +321,7 @@ def test_metrics_count_by_model_and_status(
 
 def test_a_queue_that_is_full_answers_at_once(toys: dict[int, Path], request_for: Callable) -> None:
     with ModelServer(
-        "sid_tfx", toys[1].parent, max_workers=1, max_queue=1, settle_seconds=0
+        "sid_tfx", toys[1].parent, max_workers=1, max_queue=1, max_rows=60_000, settle_seconds=0
     ) as server:
         server.wait_until_available(30)
         stubs = Stubs(server.port)

@@ -88,6 +88,35 @@ def test_base64_carries_bytes(rest) -> None:
     assert rest("POST", PREDICT, same)[1]["outputs"]["sids"] == [[3, -1, 0]] * 2
 
 
+BASE64 = {
+    "": b"", "YWJj": b"abc", "YWI=": b"ab", "YQ==": b"a", "/+8=": b"\xff\xef",
+    # Padding that is left out, or dots, or both kinds.
+    "YWI": b"ab", "YQ": b"a", "YWI.": b"ab", "YQ..": b"a", "YQ=.": b"a",
+    # White space, wherever it is.
+    "YW I=": b"ab", "YWI= ": b"ab", " Y\tW\nI\v\f\r": b"ab", "YQ= =\n": b"a", "Y Q = = ": b"a",
+    # Bits left over.
+    "YR==": b"a",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BASE64)
+def test_base64_is_read_as_absl_reads_it(text: str) -> None:
+    [read] = to_tensor([{"b64": text}], tf.string)
+    assert read == BASE64[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Y", "YWJjZ", "YQ=", "YWI==", "YWJj=", "YWJj.", "=", "====", "YQ==YQ==", "YW=I", "YW-_",
+        "YWI%", "YW\x00I", "YW\u00a0I", "\u00e9", "\ud800",
+    ],
+)  # fmt: skip
+def test_what_absl_takes_for_no_base64_is_refused(text: str) -> None:
+    with pytest.raises(ServingError, match="Unable to base64 decode"):
+        to_tensor([{"b64": text}], tf.string)
+
+
 def test_one_output_stands_alone_and_bytes_come_as_base64(
     toys: dict[int, Path], tmp_path: Path
 ) -> None:
@@ -143,6 +172,7 @@ BAD_REQUESTS: dict[str, tuple[str, str, Any, int, str]] = {
     "no list": ("POST", PREDICT, {"instances": "x"}, 400, "to be an list/array"),
     "no rows": ("POST", PREDICT, {"instances": []}, 400, "No values in 'instances'"),
     "bad name": ("POST", PREDICT, {"signature_name": 1, "instances": [ROW]}, 400, "string value"),
+    "surrogate name": ("POST", PREDICT, b'{"signature_name": "\\ud800"}', 400, "UTF-8"),
     "bad signature": (
         "POST", PREDICT, {"signature_name": "nope", "instances": [ROW]}, 400,
         'Serving signature name: "nope" not found in signature def',
@@ -163,6 +193,21 @@ BAD_REQUESTS: dict[str, tuple[str, str, Any, int, str]] = {
     "underflow": ("POST", PREDICT, NAN.replace(b"NaN", b"-1e400"), 400, "Number too big"),
     "past float32": ("POST", PREDICT, NAN.replace(b"NaN", b"1e39"), 400, "loss of precision"),
     "other model": ("POST", "/v1/models/x:predict", {"instances": [ROW]}, 404, "Latest(x)"),
+    # What is looked at first: the JSON, the model, the signature, the keys.
+    "no rows, other model": (
+        "POST", "/v1/models/x:predict", {"instances": []}, 404, "Latest(x)",
+    ),
+    "no key, other model": ("POST", "/v1/models/x:predict", {}, 404, "Latest(x)"),
+    "bad signature, other model": (
+        "POST", "/v1/models/x:predict", {"signature_name": "nope"}, 404, "Latest(x)",
+    ),
+    "no json, other model": ("POST", "/v1/models/x:predict", b"{", 400, "JSON Parse error: "),
+    "bad name, other model": (
+        "POST", "/v1/models/x:predict", {"signature_name": 1}, 400, "string value",
+    ),
+    "no key, bad signature": (
+        "POST", PREDICT, {"signature_name": "nope"}, 400, 'name: "nope" not found in signature def',
+    ),
     "version": (
         "POST", "/v1/models/sid_tfx/versions/7:predict", {"instances": [ROW]}, 404,
         "Specific(sid_tfx, 7)",
@@ -184,11 +229,14 @@ BAD_REQUESTS: dict[str, tuple[str, str, Any, int, str]] = {
     "elsewhere": ("GET", "/", None, 404, "Not Found"),
     "classify": (
         "POST", "/v1/models/sid_tfx:classify", {"examples": [{}]}, 400,
-        "Expected classification signature method_name to be tensorflow/serving/classify. ",
+        "Expected one or two output Tensors, found 4",
     ),
     "regress": (
         "POST", "/v1/models/sid_tfx:regress", {"signature_name": "no"}, 400,
         "No signature was found with the name: no",
+    ),
+    "bad classify name": (
+        "POST", "/v1/models/sid_tfx:classify", {"signature_name": 1}, 400, "string value",
     ),
 }  # fmt: skip
 

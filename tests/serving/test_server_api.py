@@ -23,7 +23,9 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
+from serving.errors import ServingError
 from serving.server import ModelServer
+from serving.signature_checks import check_predict
 from tests.serving.stubs import Stubs, refused
 
 pytestmark = pytest.mark.unit
@@ -214,7 +216,7 @@ BAD_REQUESTS = {
     "huge declared shape": (
         SPEC + history_input(rows=10**12),
         INVALID,
-        "tensor parsing error: history: shape [1000000000000, 5] decodes to",
+        "Task size 1000000000000 is larger than maximum batch size 10000",
     ),
     "unknown output": (
         SPEC + history_input() + ' output_filter: "x"',
@@ -275,29 +277,114 @@ def test_malformed_bytes_are_refused_and_the_server_lives(
 
 def test_classify_regress_and_multi_inference_are_refused_as_tf_serving_does(stubs) -> None:
     classify = classification_pb2.ClassificationRequest()
+    assert refused(stubs.prediction.Classify, classify) == (INVALID, "Missing ModelSpec")
     classify.model_spec.name = "sid_tfx"
     assert refused(stubs.prediction.Classify, classify) == (
         INVALID,
-        "Expected classification signature method_name to be tensorflow/serving/classify. "
-        "Was: tensorflow/serving/predict",
+        "Expected one or two output Tensors, found 4",
     )
+    classify.model_spec.signature_name = "recommend_filtered"
+    assert refused(stubs.prediction.Classify, classify) == (INVALID, "Expected one input Tensor.")
+    classify.model_spec.signature_name = "encode_ads"
+    code, message = refused(stubs.prediction.Classify, classify)
+    assert code == INVALID
+    assert message.startswith("No classification inputs found in SignatureDef: inputs {\n  key: ")
+    assert 'method_name: "tensorflow/serving/predict"' in message
     regress = regression_pb2.RegressionRequest()
     regress.model_spec.name = "sid_tfx"
+    assert refused(stubs.prediction.Regress, regress) == (INVALID, "Expected one output Tensor.")
     regress.model_spec.signature_name = "nope"
     assert refused(stubs.prediction.Regress, regress) == (
         INVALID,
         "No signature was found with the name: nope",
     )
     multi = inference_pb2.MultiInferenceRequest()
-    assert refused(stubs.prediction.MultiInference, multi)[0] == INVALID
+    no_name = (INVALID, "ModelSpec has no name specified.")
+    assert refused(stubs.prediction.MultiInference, multi) == no_name
     task = multi.tasks.add(method_name="tensorflow/serving/predict")
+    assert refused(stubs.prediction.MultiInference, multi) == no_name
     task.model_spec.name = "sid_tfx"
     assert refused(stubs.prediction.MultiInference, multi) == (
         grpc.StatusCode.UNIMPLEMENTED,
         "Unsupported signature method_name: tensorflow/serving/predict",
     )
     task.method_name = "tensorflow/serving/regress"
-    assert refused(stubs.prediction.MultiInference, multi)[0] == INVALID
+    assert refused(stubs.prediction.MultiInference, multi) == (
+        INVALID,
+        "Expected one output Tensor.",
+    )
+    task.model_spec.signature_name = "nope"
+    assert refused(stubs.prediction.MultiInference, multi) == (
+        INVALID,
+        "Requested signature not found in model graph: nope",
+    )
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose signatures have one input and one output, of the names that decide."""
+
+    def made(given: str, answer: str) -> tf.types.experimental.ConcreteFunction:
+        spec = tf.TensorSpec([None], tf.string, name=given)
+        return tf.function(lambda text: {answer: text}).get_concrete_function(spec)
+
+    names = [("text", "echo"), ("inputs", "echo"), ("inputs", "outputs"), ("inputs", "scores")]
+    signatures = {f"{given}_{answer}": made(given, answer) for given, answer in names}
+    base = tmp_path_factory.mktemp("named")
+    tf.saved_model.save(tf.Module(), str(base / "1"), signatures=signatures)
+    return base
+
+
+CHECKS = {
+    ("Classify", "text_echo"): "No classification inputs found in SignatureDef: ",
+    ("Classify", "inputs_echo"): (
+        "Expected classification signature outputs to contain at least one of "
+        '"classes" or "scores". Signature was: '
+    ),
+    ("Regress", "text_echo"): "No regression inputs found in SignatureDef: ",
+    ("Regress", "inputs_echo"): "No regression outputs found in SignatureDef: ",
+    ("Classify", "inputs_scores"): "",
+    ("Regress", "inputs_outputs"): "",
+}
+REQUESTS = {
+    "Classify": classification_pb2.ClassificationRequest,
+    "Regress": regression_pb2.RegressionRequest,
+}
+
+
+@pytest.mark.parametrize("by_method_name", [False, True])
+def test_names_and_where_asked_for_the_method_name_decide_who_may_run_a_signature(
+    named: Path, request_for: Request, by_method_name: bool
+) -> None:
+    with ModelServer(
+        "sid_tfx", named, settle_seconds=0, check_method_names=by_method_name
+    ) as server:
+        server.wait_until_available(30)
+        made = Stubs(server.port)
+        with made.channel:
+            for (api, signature), message in CHECKS.items():
+                request = REQUESTS[api]()
+                request.model_spec.name, request.model_spec.signature_name = "sid_tfx", signature
+                code, told = refused(getattr(made.prediction, api), request)
+                if by_method_name:
+                    assert code == INVALID
+                    assert f"signature method_name to be tensorflow/serving/{api.lower()}. " in told
+                    assert told.endswith("Was: tensorflow/serving/predict")
+                elif message:
+                    assert (code, told[: len(message)]) == (INVALID, message)
+                else:
+                    assert code == grpc.StatusCode.UNIMPLEMENTED
+            text = np.array([b"a"], dtype=object)
+            response = made.prediction.Predict(request_for("text_echo", text=text))
+            assert list(response.outputs["echo"].string_val) == [b"a"]
+
+
+def test_predict_wants_one_of_three_method_names_where_they_are_checked() -> None:
+    for name in ("predict", "classify", "regress"):
+        check_predict(f"tensorflow/serving/{name}")
+    with pytest.raises(ServingError, match=r"one of \{.*\}\. Was: other") as caught:
+        check_predict("other")
+    assert caught.value.code == grpc.StatusCode.INTERNAL
 
 
 def metadata_request(*fields: str) -> get_model_metadata_pb2.GetModelMetadataRequest:

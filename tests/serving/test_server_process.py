@@ -48,12 +48,12 @@ def free_port() -> int:
 def test_sigterm_lets_a_request_in_flight_finish_and_ends_with_0(
     serve: Callable[..., Process], publish: Callable[..., Path], request_for: Callable
 ) -> None:
-    process = serve(publish(1).parent)
+    rows = 200_000
+    process = serve(publish(1).parent, f"--max_rows={rows}")
     with RecommenderClient(f"127.0.0.1:{process.port()}") as client:
         assert client.wait_until_available(60) == 1
     made = Stubs(process.port())
     with made.channel:
-        rows = 200_000
         slow = request_for("similar_to_embedding", embedding=np.ones([rows, 8], np.float32))
         slow.output_filter.append("count")
         made.prediction.Predict(slow)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import threading
 import time
@@ -18,11 +20,13 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
 from serving.client import RecommenderClient
 from serving.errors import ServingError
+from serving.listed_files import MANIFEST, Damaged, check_listed
 from serving.servable import Servable
 from serving.server import ModelServer
 from serving.version_dirs import list_versions
 from serving.versions import ModelVersions
 from serving.warmup import WARMUP_FILE
+from sid_tfx.export.saving import saved_files
 from tests.serving.stubs import Stubs
 from tests.serving.waiting import run
 
@@ -165,6 +169,30 @@ def truncate_asset(path: Path) -> None:
     (path / "assets" / "ads.txt").write_text("ad00\nad01\n")
 
 
+def shorten_vocabulary(path: Path) -> None:
+    """Still as many lines, so that the table is filled without complaint."""
+    ads = path / "assets" / "ads.txt"
+    ads.write_bytes(ads.read_bytes()[:-2])
+
+
+def flip(file: Path, text: bytes) -> None:
+    content = file.read_bytes()
+    assert text in content
+    file.write_bytes(content.replace(text, bytes([text[0] ^ 1]) + text[1:]))
+
+
+def flip_asset(path: Path) -> None:
+    flip(path / "assets" / "ads.txt", b"ad01\n")
+
+
+def flip_constant(path: Path) -> None:
+    flip(path / "saved_model.pb", b"hybrid")
+
+
+def flip_list(path: Path) -> None:
+    flip(path / MANIFEST, b'"files"')
+
+
 def drop_graph(path: Path) -> None:
     (path / "saved_model.pb").unlink()
 
@@ -182,30 +210,76 @@ DAMAGES = [
     drop_graph,
     drop_variables,
 ]
+# TensorFlow takes these for a model: the list of the export finds them out.
+SILENT_DAMAGES = {
+    shorten_vocabulary: r"/2/assets/ads\.txt has 98 bytes of 100",
+    flip_asset: r"/2/assets/ads\.txt is damaged",
+    flip_constant: r"/2/saved_model\.pb is damaged",
+    flip_list: r"/2/assets\.extra/sid_tfx\.json cannot be read",
+}
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def write_list(path: Path) -> None:
+    """As an export does."""
+    (path / MANIFEST).parent.mkdir(exist_ok=True)
+    (path / MANIFEST).write_text(json.dumps({"files": saved_files(str(path))}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [*((damage, ".") for damage in DAMAGES), *SILENT_DAMAGES.items()],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_a_damaged_version_is_refused_and_the_old_one_serves_on(
-    toys: dict[int, Path], tmp_path: Path, damage: Callable[[Path], None]
+    toys: dict[int, Path], tmp_path: Path, damage: Callable[[Path], None], reason: str
 ) -> None:
     base = tmp_path / "models"
     shutil.copytree(toys[1], base / "1")
     with ModelServer("sid_tfx", base, poll_seconds=0.02, settle_seconds=0) as server:
         assert server.wait_until_available(30) == 1
         staged = shutil.copytree(toys[2], tmp_path / "staged")
+        if damage in SILENT_DAMAGES:
+            write_list(staged)
         damage(staged)
         staged.rename(base / "2")
         wait_until_ended(server, 2)
-        assert error_of(server, 2).message
+        assert re.search(reason, error_of(server, 2).message)
         with RecommenderClient(f"127.0.0.1:{server.port}") as client:
             assert client.recommend(["ad01"]).model_version == 1
             states = {state.version: state for state in client.status()}
             assert (states[1].state, states[1].error) == ("AVAILABLE", "")
             assert states[2].state == "END"
-            assert states[2].error
+            assert re.search(reason, states[2].error)
         # A restart falls back the same way.
         with ModelServer("sid_tfx", base, settle_seconds=0) as restarted:
             assert restarted.wait_until_available(30) == 1
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_the_list_finds_out_all_damages(
+    toys: dict[int, Path], tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    version = shutil.copytree(toys[1], tmp_path / "1")
+    write_list(version)
+    check_listed(version)
+    damage(version)
+    with pytest.raises(Damaged, match=str(tmp_path)):
+        check_listed(version)
+
+
+@pytest.mark.parametrize(
+    "damage", [shorten_vocabulary, flip_asset, flip_constant], ids=lambda damage: damage.__name__
+)
+def test_a_version_without_a_list_is_served_as_it_is(
+    toys: dict[int, Path], tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """A model of another origin, or one that an earlier export wrote."""
+    version = shutil.copytree(toys[1], tmp_path / "1")
+    damage(version)
+    Servable(version, "sid_tfx", 1).close()
+    (version / MANIFEST).parent.mkdir()
+    (version / MANIFEST).write_text('{"format_version": 1}')
+    Servable(version, "sid_tfx", 1).close()
 
 
 def test_only_damaged_versions_fail_at_once_with_the_reason(tmp_path: Path) -> None:

@@ -134,6 +134,9 @@ class ToyServable(tf.Module):
             "popularity_rank": tf.zeros_like(length),
             "history_length": length,
             "target_popularity": tf.zeros_like(length),
+            "shown_rows": tf.fill([tf.size(length), K], -1),
+            "shown_popularity": tf.zeros([tf.size(length), K]),
+            "catalogue_size": tf.fill(tf.shape(length), float(ADS)),
         }
 
     def _rank(self, history: tf.Tensor, blocked: tf.Tensor, target: tf.Tensor) -> tf.Tensor:

@@ -90,7 +90,7 @@ def bombard(
         assert client.recommend(asked) == expected
     quarter = len(used) // 4
     grown = (np.median(used[-quarter:]) - np.median(used[quarter : 2 * quarter])) / 2**20
-    assert not wrong
+    assert not wrong, dict(wrong)
     assert server.popen.poll() is None
     assert grown < max_growth_mb, f"{grown:.0f} MiB"
     assert _peak_mb(server) - peak < MAX_PEAK_GROWTH_MB

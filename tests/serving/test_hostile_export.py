@@ -9,7 +9,7 @@ import pytest
 
 from sid_tfx.context import EventContext
 from tests.components.test_composer import ADS, Generation, compose_indexed
-from tests.serving.attack import bombard
+from tests.serving.attack import TIMEOUT_SECONDS, bombard
 from tests.serving.hostile import MAX_MESSAGE
 from tests.serving.hostile_grpc import grpc_case
 from tests.serving.hostile_rest import rest_case
@@ -49,6 +49,7 @@ def test_bad_requests_get_their_code_and_harm_nobody(
         "--pick_rest_api_port",
         "--enable_batching=true" if batching else "--max_rows=1000",
         f"--max_message_bytes={MAX_MESSAGE}",
+        f"--rest_api_timeout_in_ms={1000 * TIMEOUT_SECONDS}",
     )
     try:
         kinds = bombard(server, cases, rng, MAX_GROWTH_MB)

@@ -19,8 +19,6 @@ from sid_tfx.datasets.swing import SwingPairs, swing_pairs
 from sid_tfx.features import COLLABORATIVE, COLLABORATIVE_DIM
 from sid_tfx.presets import PRESETS
 
-_LEAST_EVENTS = 3
-
 
 @dataclasses.dataclass(frozen=True)
 class Added:
@@ -115,9 +113,10 @@ def training_histories(config: Config, ads: AdTable, events_path: Path) -> Seque
     data = config.data
     if data.split == "global_time":
         return global_time(*log, data.validation_share, data.test_share).train
-    # A user of too few events is wholly trained on: "all" asks for more than anyone has.
-    least = _LEAST_EVENTS + (len(rows) if data.split == "all" else 0)
-    return leave_one_out(*log, min_events=least).train
+    if data.split == "all":
+        # A user of too few events is wholly trained on, and nobody has more than all of them.
+        return leave_one_out(*log, min_events=len(rows) + 3).train
+    return leave_one_out(*log).train
 
 
 def training_pairs(train: Sequences, settings: PairsConfig) -> SwingPairs:

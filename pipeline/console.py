@@ -48,12 +48,16 @@ def figure(value: float) -> str:
 
 
 def metrics_table(metrics: dict[str, float]) -> Table:
-    """The held-out metrics of the pushed servable."""
+    """The held-out metrics of the pushed servable, an interval in the row of its metric."""
     table = Table(title="What was measured", title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
+    table.add_column("95% interval")
+    ends = {f"{name}_{end}" for name in metrics for end in ("low", "high")}
     for name, value in sorted(metrics.items()):
-        table.add_row(name, figure(value))
+        if name not in ends:
+            found = [metrics[end] for end in (f"{name}_low", f"{name}_high") if end in metrics]
+            table.add_row(name, figure(value), " to ".join(map(figure, found)))
     return table
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.config_protos import read_config
-from serving.errors import invalid_argument
 
 
 @dataclass(frozen=True)
@@ -75,17 +74,6 @@ class BatchingParameters:
     def threads(self) -> int:
         """The number of batch threads."""
         return self.num_batch_threads or len(os.sched_getaffinity(0))
-
-    def check_rows(self, rows: int) -> None:
-        """Refuses a request of more rows than are taken.
-
-        Raises:
-            ServingError: INVALID_ARGUMENT.
-        """
-        if rows > self.max_batch_size:
-            raise invalid_argument(
-                f"Task size {rows} is larger than maximum batch size {self.max_batch_size}"
-            )
 
     def padded(self, rows: int) -> int:
         """The size of the batch that `rows` rows run in."""

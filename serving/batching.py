@@ -16,7 +16,7 @@ import numpy as np
 from serving.batch_parameters import BatchingParameters
 from serving.batch_scheduler import BatchScheduler
 from serving.caller import Caller, Done
-from serving.errors import ServingError, invalid_argument
+from serving.errors import ServingError, check_rows, invalid_argument
 from serving.servable import Servable
 
 Inputs = Mapping[str, np.ndarray]
@@ -54,7 +54,7 @@ class BatchingServable:
                 nothing then. DEADLINE_EXCEEDED is for `done`.
         """
         rows, size = _rows(inputs), self._parameters.execution_batch_size
-        self._parameters.check_rows(rows)
+        check_rows(rows, self._parameters.max_batch_size)
 
         def join(answers: list[Inputs] | Exception) -> None:
             if isinstance(answers, Exception):

@@ -45,6 +45,16 @@ def deadline_exceeded() -> ServingError:
     )
 
 
+def check_rows(rows: int, most: int) -> None:
+    """Refuses a request of more rows than are taken, whoever bounds them, in TF Serving's words.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT.
+    """
+    if rows > most:
+        raise invalid_argument(f"Task size {rows} is larger than maximum batch size {most}")
+
+
 def too_many_bytes(in_flight: int, limit: int) -> ServingError:
     """An error that says the messages of other requests take the memory there is for them."""
     return ServingError(

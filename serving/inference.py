@@ -19,7 +19,6 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving.batch_parameters import BatchingParameters
 from serving.caller import Caller, Done
 from serving.errors import ServingError, invalid_argument
 from serving.metrics import Metrics
@@ -37,7 +36,7 @@ class Inference:
     Args:
         models: the served models.
         metrics: where runs are counted.
-        batching: bounds the rows of a request; None for no bound.
+        max_rows: of a request; None for no bound.
         check_method_names: whether a call wants signatures of its own method name, TF Serving's
             `--enable_signature_method_name_check`.
     """
@@ -46,10 +45,10 @@ class Inference:
         self,
         models: Models,
         metrics: Metrics,
-        batching: BatchingParameters | None = None,
+        max_rows: int | None = None,
         check_method_names: bool = False,
     ) -> None:
-        self._models, self._metrics, self._batching = models, metrics, batching
+        self._models, self._metrics, self._max_rows = models, metrics, max_rows
         self._check_method_names = check_method_names
 
     def begin_predict(
@@ -73,7 +72,7 @@ class Inference:
         try:
             servable = held.enter_context(self._models.use(request.model_spec))
             self._check_predict(servable, request.model_spec)
-            begin_predict(servable, request, caller, release, self._batching)
+            begin_predict(servable, request, caller, release, self._max_rows)
         except BaseException:
             held.close()
             raise
@@ -88,7 +87,7 @@ class Inference:
         """
         self._check_predict(servable, request.model_spec)
         begin = time.perf_counter()
-        response = predict(servable, request, deadline, self._batching)
+        response = predict(servable, request, deadline, self._max_rows)
         self._metrics.observe_run(servable.name, time.perf_counter() - begin)
         return response
 

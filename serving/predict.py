@@ -15,9 +15,8 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import predict_pb2
 
-from serving.batch_parameters import BatchingParameters
 from serving.caller import Caller, Done, answer_of
-from serving.errors import ServingError, from_exception, invalid_argument
+from serving.errors import ServingError, check_rows, from_exception, invalid_argument
 from serving.servable import DEFAULT_SIGNATURE, Runnable, Signature
 from serving.tensors import declared_bytes, fill, shape_of, to_array
 
@@ -30,7 +29,7 @@ def predict(
     servable: Runnable,
     request: predict_pb2.PredictRequest,
     deadline: float | None = None,
-    batching: BatchingParameters | None = None,
+    max_rows: int | None = None,
 ) -> predict_pb2.PredictResponse:
     """Answers a Predict request on this servable; the model and version it names are not read.
 
@@ -38,14 +37,14 @@ def predict(
         servable: what answers.
         request: the request.
         deadline: `time.monotonic()` past which nobody waits for the answer.
-        batching: bounds the rows of the request; None for no bound.
+        max_rows: of the request; None for no bound.
 
     Raises:
         ServingError: with TF Serving's code and message.
     """
     caller = Caller(deadline)
     response: predict_pb2.PredictResponse = answer_of(
-        lambda done: begin_predict(servable, request, caller, done, batching), deadline
+        lambda done: begin_predict(servable, request, caller, done, max_rows), deadline
     )
     return response
 
@@ -55,14 +54,14 @@ def begin_predict(
     request: predict_pb2.PredictRequest,
     caller: Caller,
     done: Done,
-    batching: BatchingParameters | None = None,
+    max_rows: int | None = None,
 ) -> None:
     """As `predict`; `done` is told the response or the error, where requests are batched later.
 
     Raises:
         ServingError: as `predict`; `done` is told nothing then.
     """
-    key, inputs, outputs = _checked(servable, request, batching)
+    key, inputs, outputs = _checked(servable, request, max_rows)
 
     def respond(values: list[np.ndarray] | Exception) -> None:
         if isinstance(values, Exception):
@@ -95,7 +94,7 @@ def is_small(request: predict_pb2.PredictRequest, most: int) -> bool:
 def _checked(
     servable: Runnable,
     request: predict_pb2.PredictRequest,
-    batching: BatchingParameters | None,
+    max_rows: int | None,
 ) -> tuple[str, dict[str, np.ndarray], list[str]]:
     key = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(key)
@@ -103,7 +102,7 @@ def _checked(
         raise ServingError(
             grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{key}" not found.'
         )
-    inputs = _inputs(signature, request.inputs, batching)
+    inputs = _inputs(signature, request.inputs, max_rows)
     return key, inputs, _outputs(signature, request.output_filter)
 
 
@@ -130,7 +129,7 @@ def _braces(names: Iterable[str]) -> str:
 def _inputs(
     signature: Signature,
     given: Mapping[str, TensorProto],
-    batching: BatchingParameters | None,
+    max_rows: int | None,
 ) -> dict[str, np.ndarray]:
     names, wanted = set(given), set(signature.inputs)
     if len(names) != len(wanted):
@@ -141,9 +140,9 @@ def _inputs(
             f"Missing but required: {_braces(wanted - names)}."
         )
     shapes = {alias: _shape(signature, alias, given[alias]) for alias in sorted(names)}
-    if batching is not None:
+    if max_rows is not None:
         # Before anything is decoded: a few bytes declare millions of rows of one value.
-        batching.check_rows(max((shape[0] for shape in shapes.values() if shape), default=0))
+        check_rows(max((shape[0] for shape in shapes.values() if shape), default=0), max_rows)
     arrays = {}
     for alias in shapes:
         try:

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from serving.batch_parameters import BatchingParameters
 from serving.batch_scheduler import BatchScheduler
 from serving.batching import BatchingServable
 from serving.errors import from_exception
@@ -58,8 +57,9 @@ class Server:
         self._draining = False
         self._stop_lock, self._health_lock = threading.Lock(), threading.Lock()
         # A few bytes ask for millions of rows, of which a beam search would take all memory.
-        bounds = settings.batching or BatchingParameters(settings.max_rows)
-        inference = Inference(self.models, self.metrics, bounds, settings.check_method_names)
+        batching = settings.batching
+        max_rows = settings.max_rows if batching is None else batching.max_batch_size
+        inference = Inference(self.models, self.metrics, max_rows, settings.check_method_names)
         management = Management(self.models)
         self._grpc = GrpcServer(inference, management, self.metrics, settings)
         self._http: HttpServer | None = None

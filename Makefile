@@ -29,7 +29,7 @@ test: setup
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: setup
-	@$(PY) -m pytest -m slow $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m slow $(ARGS)
 
 lint: setup
 	@$(VENV)/bin/ruff check .

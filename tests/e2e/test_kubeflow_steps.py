@@ -16,7 +16,8 @@ from sid_tfx.datasets.records import read_sequences
 from tests.e2e.conftest import pipeline
 from tests.e2e.kubeflow_local import CompiledPipeline, StepRunner
 
-pytestmark = pytest.mark.slow
+# Some thirty processes that import TensorFlow, beside whatever else is tested.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 HISTORIES = 20
 

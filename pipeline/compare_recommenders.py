@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from pipeline.columns import recommender_problem, tokenizer_problem
 from pipeline.comparison import records
-from pipeline.comparison.cells import data_fingerprint
+from pipeline.comparison.cells import data_fingerprint, why_stale
+from pipeline.comparison.data import read_files
 from pipeline.comparison.process import CellFailed, core_shares, run_job
 from pipeline.comparison.records import FinishedCell, Record, UnreadableCell
-from pipeline.config import Config
+from pipeline.config import Config, ConfigError
 from pipeline.recommender_cells import report
-from pipeline.recommender_cells.methods import Cell, make_cells
+from pipeline.recommender_cells.methods import GENERATIVE, MODES, Cell, make_cells
+from sid_tfx.context import EventContext
+from sid_tfx.presets import PRESETS
 
 RESULTS = Path("benchmarks/results/recommenders")
+REFERENCE = "item_level hybrid"
+"""The row that is compared with every other, where nobody says which."""
+
 _CELLS = "cells"
 _MODULE = "pipeline.recommender_cells.train"
 
@@ -31,7 +41,7 @@ def compare(
     methods: Sequence[str],
     splits: Sequence[str],
     seeds: int,
-    reference: str = "item_level hybrid",
+    reference: str = REFERENCE,
     results: Path | None = None,
     jobs: int = 1,
     memory_limit_gb: float = 6.0,
@@ -57,7 +67,8 @@ def compare(
         names of cells that failed.
 
     Raises:
-        ConfigError: A method, a split or an input file that can't be used.
+        ConfigError: A method, a split, a setting or an input file that can't be used, or a
+            reference that is no row.
     """
     ads, events = (config.canonical_file(name) for name in ("ads", "events"))
     if unread := unread_keys(config):
@@ -65,6 +76,8 @@ def compare(
     name = ads.parent.name
     folder = results or RESULTS / name
     cells = make_cells(config, data_fingerprint(ads, events), methods, splits, seeds)
+    _check_reference(reference, cells)
+    _check_trainable(config, cells, ads, events)
     job = {"dataset": name, "ads": str(ads.absolute()), "events": str(events.absolute())}
     finished, failed = _train_all(cells, folder / _CELLS, console, job, jobs, memory_limit_gb)
     found = report.flat_records(finished)
@@ -75,7 +88,7 @@ def compare(
     title = f"Recommenders on {name}"
     report.print_tables(console, title, rows, compared)
     path = folder / "recommenders.md"
-    path.write_text(report.page(title, rows, compared, _notes(found, seeds)))
+    path.write_text(report.page(title, rows, compared, _notes(finished, found, seeds)))
     records.write_records([*found, *compared], path.with_suffix(".json"))
     _print(console, str(path))
     return [*found, *compared], failed
@@ -89,9 +102,55 @@ def unread_keys(config: Config) -> list[str]:
     given, default = config.model_dump(), Config().model_dump()
     keys = [f"features.{name}" for name in default["features"]]
     keys += ["pairs.max_ads_per_user", "catalog.alternatives", "servable.max_history"]
-    keys += ["tokenizer.stop_on_collapse"]
-    pairs = [(key, *key.split(".")) for key in keys]
-    return [key for key, part, name in pairs if given[part][name] != default[part][name]]
+    keys += ["tokenizer.stop_on_collapse", "data.max_text_bytes", "data.ads.category_separator"]
+    return [key for key in keys if _value(given, key) != _value(default, key)]
+
+
+def _value(settings: Mapping[str, Any], key: str) -> Any:
+    return functools.reduce(operator.getitem, key.split("."), settings)
+
+
+def _check_reference(reference: str, cells: Sequence[Cell]) -> None:
+    rows = []
+    for method in dict.fromkeys(cell.spec["method"] for cell in cells):
+        modes = [f"{method} {mode}" for mode in MODES] if method in GENERATIVE else []
+        rows += [method, *modes]
+    if reference not in [*rows, REFERENCE]:
+        raise ConfigError(
+            f"--reference {reference!r} is no row of the table; it has {', '.join(rows)}"
+        )
+
+
+def _check_trainable(config: Config, cells: Sequence[Cell], ads: Path, events: Path) -> None:
+    """Refuses what cells would fail on, some only after a tokenizer was trained.
+
+    Raises:
+        ConfigError: A file, a split of the log, the tokenizer or the recommender can't be used.
+    """
+    settings = config.recommender
+    generative = [cell.spec for cell in cells if cell.spec["method"] in GENERATIVE]
+    for split in dict.fromkeys(cell.spec["split"] for cell in cells):
+        shares = (config.data.validation_share, config.data.test_share)
+        files = read_files(ads, events, split, shares)
+        try:
+            EventContext.of(files.splits.train, settings.context if generative else ())
+        except ValueError as error:
+            raise ConfigError(f"recommender.context = {settings.context}: {error}") from error
+    if not generative:
+        return
+    # Imported here: it takes TensorFlow.
+    from pipeline.comparison.train import with_collaborative
+
+    schema = files.ads.schema
+    if PRESETS[config.tokenizer.preset].collaborative:
+        schema = with_collaborative(schema)
+    arguments = config.tokenizer.build_arguments()
+    if problem := tokenizer_problem(config.tokenizer.preset, schema, arguments):
+        raise ConfigError(f"tokenizer: {problem}")
+    for architecture in dict.fromkeys(spec["method"] for spec in generative):
+        arguments = settings.model_arguments() | {"architecture": architecture}
+        if problem := recommender_problem({"max_history": settings.max_history, **arguments}):
+            raise ConfigError(f"recommender: {problem}")
 
 
 def _train_all(
@@ -152,8 +211,7 @@ def _kept(base: Path, cell: Cell) -> tuple[FinishedCell | None, str]:
         return None, "training"
     if found.key == cell.key:
         return found, ""
-    changed = [name for name, value in cell.spec.items() if found.spec.get(name) != value]
-    return None, f"stale ({', '.join(changed)} changed), training again"
+    return None, why_stale(found.spec, cell.spec)
 
 
 def _figures(cell: FinishedCell) -> str:
@@ -165,10 +223,10 @@ def _figures(cell: FinishedCell) -> str:
     )
 
 
-def _notes(found: Sequence[Record], seeds: int) -> list[str]:
+def _notes(cells: Sequence[FinishedCell], found: Sequence[Record], seeds: int) -> list[str]:
     cores = {record["cores"] for record in found}
     load = max(record["load_average"] for record in found)
-    return [
+    notes = [
         f"Mean ± standard deviation over {seeds} seed(s); item level, every ad ranked. Filtered: "
         "the ads of the history are left out. `train_seconds` are the recommender's, without the "
         f"tokenizer's, on {', '.join(map(str, sorted(cores)))} core(s), load average at most "
@@ -176,6 +234,10 @@ def _notes(found: Sequence[Record], seeds: int) -> list[str]:
         "Intervals: a user's metric is averaged over the seeds, then users are resampled.",
         f"Made by `python pipeline.py evaluate recommender --seeds {seeds}`.",
     ]
+    sources = {cell.source for cell in cells}
+    if len(sources) > 1:
+        notes.append(f"The cells were trained by {len(sources)} versions of the library's source.")
+    return notes
 
 
 def _print(console: Console, text: str, style: str | None = None) -> None:

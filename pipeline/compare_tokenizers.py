@@ -6,17 +6,18 @@ import collections
 import dataclasses
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent import futures
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.columns import tokenizer_problem
+from pipeline.columns import recommender_problem, tokenizer_problem
 from pipeline.comparison import records, report, tables
 from pipeline.comparison.budget import Budget
 from pipeline.comparison.cells import (
+    FORMAT,
     Cell,
     Variant,
     choose_variants,
@@ -24,7 +25,9 @@ from pipeline.comparison.cells import (
     make_cell,
     shared_spec,
     table_of,
+    why_stale,
 )
+from pipeline.comparison.data import read_files
 from pipeline.comparison.process import CellFailed, core_shares, run_job
 from pipeline.comparison.records import FinishedCell, Record, UnreadableCell
 from pipeline.config import ConfigError
@@ -52,6 +55,21 @@ class Comparison:
     levels: int = 3
     codebook_size: int = 256
     reference: str = "joint"
+
+    def check_reference(self, variants: Iterable[Variant]) -> None:
+        """Refuses a reference that is no row.
+
+        Args:
+            variants: The rows.
+
+        Raises:
+            ConfigError: There is no such row, and it is not the one that is taken unasked.
+        """
+        labels = [variant.label for variant in variants]
+        if self.reference not in [*labels, Comparison.reference]:
+            raise ConfigError(
+                f"--reference {self.reference!r} is no row of the table; it has {', '.join(labels)}"
+            )
 
     @property
     def size(self) -> str:
@@ -100,7 +118,10 @@ def compare(
         sample = sample_files(Path("runs/sample"))
         ads, events = sample.ads, sample.events
     budget = Budget().override(budget_settings)
+    if problem := recommender_problem(budget.recommender_arguments()):
+        raise ConfigError(f"--budget: {problem}")
     variants = choose_variants(presets, ablate, with_repulsion)
+    comparison.check_reference(variants)
     shared = shared_spec(data_fingerprint(ads, events), budget, levels, codebook_size)
     cells = [make_cell(variant, seed, shared) for seed in range(seeds) for variant in variants]
     failed = train_cells(comparison, console, cells, ads, events, memory_limit_gb, jobs)
@@ -137,7 +158,8 @@ def train_cells(
     """
     reasons = {cell.stem: _why_train(comparison, cell) for cell in cells}
     pending = [cell for cell in cells if reasons[cell.stem]]
-    check_presets(ads, list(dict.fromkeys(cell.variant for cell in pending)), comparison)
+    variants = list(dict.fromkeys(cell.variant for cell in pending))
+    check_presets(ads, events, variants, comparison)
     free: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     for share in core_shares(jobs):
         free.put(share)
@@ -169,24 +191,27 @@ def train_cells(
     return [cell.stem for cell, ok in zip(cells, done, strict=True) if not ok]
 
 
-def check_presets(ads: Path, variants: Sequence[Variant], comparison: Comparison) -> None:
+def check_presets(
+    ads: Path, events: Path, variants: Sequence[Variant], comparison: Comparison
+) -> None:
     """Makes a small tokenizer of every row, so that a wrong one is known before hours of training.
 
     Args:
         ads: The ads; their columns say what a tokenizer can read.
+        events: The event log.
         variants: The rows.
         comparison: Its L and K.
 
     Raises:
-        ConfigError: Some rows can't be trained on these columns; the message names each.
+        ConfigError: A file can't be used, or some rows can't be trained on these columns; the
+            message names each.
     """
     if not variants:
         return
     # Imported here: reading the other commands' help must not take TensorFlow.
     from pipeline.comparison.train import with_collaborative
-    from sid_tfx.datasets.ads import load_ads
 
-    schema = load_ads(ads).schema
+    schema = read_files(ads, events).ads.schema
     problems = []
     for variant in variants:
         collaborative = PRESETS[variant.preset].collaborative
@@ -252,6 +277,7 @@ def _write_report(comparison: Comparison, console: Console, cells: Sequence[Fini
     from pipeline.comparison.picture import draw
 
     groups = report.by_variant(cells)
+    comparison.check_reference(groups)
     rows = report.summarize(groups)
     compared = report.differences(groups, comparison.reference)
     title = (
@@ -299,8 +325,7 @@ def _why_train(comparison: Comparison, cell: Cell) -> str | None:
         return "training"
     if finished.key == cell.key:
         return None
-    changed = [name for name, value in cell.spec.items() if finished.spec.get(name) != value]
-    return f"stale ({', '.join(changed)} changed), training again"
+    return why_stale(finished.spec, cell.spec)
 
 
 def _train(
@@ -332,11 +357,12 @@ def _train(
 
 
 def _is_current(cell: FinishedCell) -> bool:
-    """Whether today's presets have the same settings."""
+    """Whether today's presets have the same settings, and its figures today's meaning."""
     variant = Variant(cell.record["preset"], cell.record["ablation"])
     if variant.preset not in PRESETS:
         return False
     shared = {name: cell.spec.get(name) for name in shared_spec("", Budget(), 1, 1)}
+    shared["format"] = FORMAT
     return make_cell(variant, cell.record["seed"], shared).key == cell.key
 
 

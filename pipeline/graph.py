@@ -73,6 +73,7 @@ def create_pipeline(
             "seed": config.seed,
             "recommender": config.recommender.model_dump(),
             "held_out": config.data.split != "all",
+            "max_history": config.servable.max_history,
         },
     )
     delivery = _delivery(

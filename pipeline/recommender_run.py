@@ -28,11 +28,11 @@ def run_fn(fn_args: FnArgs) -> None:
 
     Args:
         fn_args: Stock TFX arguments; `custom_config` holds `seed`, `recommender`
-            (RecommenderConfig as a dict), `held_out`, whether validation events are, and
-            `inputs["catalog"]`.
+            (RecommenderConfig as a dict), `held_out`, whether validation events are,
+            `max_history`, the ads of a history that the servable reads, and `inputs["catalog"]`.
     """
     settings = RecommenderConfig(**fn_args.custom_config["recommender"])
-    seed = fn_args.custom_config["seed"]
+    seed, read = (fn_args.custom_config[name] for name in ("seed", "max_history"))
     make_deterministic(seed)
 
     catalog = SidCatalog.load(fn_args.custom_config["inputs"]["catalog"])
@@ -68,9 +68,10 @@ def run_fn(fn_args: FnArgs) -> None:
         settings,
         seed,
         callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir)],
+        max_history=read,
     )
     hybrid = GenerativeRecommender(SidDecoder(recommender), "hybrid")
-    hybrid_weights = set_hybrid_weights(hybrid, validation, settings)
+    hybrid_weights = set_hybrid_weights(hybrid, validation, settings, read)
     ndcg = history.history.get("val_ndcg@10")
     save_bundle(
         recommender,

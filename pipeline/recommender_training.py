@@ -11,6 +11,7 @@ from pipeline.training import progress
 from sid_tfx.datasets.batches import SequenceBatches, TargetBatches
 from sid_tfx.datasets.sequences import EvaluationSet, Sequences
 from sid_tfx.evaluation import (
+    MAX_HISTORY,
     ExhaustiveRecommender,
     GenerativeRecommender,
     Recommender,
@@ -31,6 +32,7 @@ def train_recommender(
     ranked: Recommender | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | None = None,
+    max_history: int = MAX_HISTORY,
 ) -> keras.callbacks.History:
     """Trains with AdamW and a cosine schedule; keeps the epoch that ranks best on validation users.
 
@@ -43,6 +45,7 @@ def train_recommender(
         ranked: See `RankingValidation`.
         callbacks: Further ones.
         verbose: Keras'; None for a progress bar where a person watches, else nothing.
+        max_history: Newest ads of a validation user's history that are read.
 
     Returns:
         Keras' history.
@@ -81,7 +84,7 @@ def train_recommender(
         stop = keras.callbacks.EarlyStopping(
             "val_ndcg@10", mode="max", patience=settings.patience, restore_best_weights=True
         )
-        chosen += [RankingValidation(validation, ranked=ranked), stop]
+        chosen += [RankingValidation(validation, ranked=ranked, max_history=max_history), stop]
     return model.fit(
         batches,
         epochs=settings.epochs,
@@ -95,6 +98,7 @@ def set_hybrid_weights(
     hybrid: GenerativeRecommender | ExhaustiveRecommender,
     validation: EvaluationSet,
     settings: RecommenderConfig,
+    max_history: int = MAX_HISTORY,
 ) -> list[dict[str, float]]:
     """Sets the weights of hybrid scoring: those configured, the others the best on validation.
 
@@ -103,17 +107,22 @@ def set_hybrid_weights(
         validation: Users with held-out targets; without any, what is not configured stays
             what it is: 1, or 0 for a dense score that the loss left out.
         settings: May have `dense_weight` and `successor_weight`.
+        max_history: Newest ads of a history that are read.
 
     Returns:
         The trials, see `choose_hybrid_weights`; none where nothing was to be chosen.
     """
     dense, followed = settings.dense_weight, settings.successor_weight
+    if dense is None and settings.arguments.get("dense_loss_weight") == 0:
+        # What nothing trained is not to be chosen, and no place to begin at.
+        dense = 0.0
     if len(validation) and None in (dense, followed):
         return choose_hybrid_weights(
             hybrid,
             validation,
             DENSE_WEIGHTS if dense is None else (dense,),
             SUCCESSOR_WEIGHTS if followed is None else (followed,),
+            max_history=max_history,
         )
     if dense is not None:
         hybrid.recommender.dense_weight.assign(dense)

@@ -282,7 +282,9 @@ class SidDecoder(tf.Module):
             masked = tf.where(valid, dense, float("-inf"))
             log_total = tf.reduce_logsumexp(masked, axis=1, keepdims=True)
         sid = tf.where(valid, sid, float("-inf"))
-        return HybridTerms(candidates, sid, dense - log_total, followed)
+        # Where no ad may be returned the total is minus infinity, and so no number to subtract.
+        dense = tf.where(valid, dense - log_total, 0.0)
+        return HybridTerms(candidates, sid, dense, followed)
 
     def _retrieve(self, query: tf.Tensor, excluded: tf.Tensor | None) -> tf.Tensor:
         """The index's live, not excluded ads for queries `[B, D]`, -1 past the last."""

@@ -19,6 +19,7 @@ class RankingValidation(LogWriter):
         beam_size: Beams; fewer than in serving, since only the order of epochs is wanted.
         ranked: What ranks: a model that is no `SidRecommender`, such as `SasRec`, itself; on the
             JAX backend an `ExhaustiveRecommender`; None decodes the model in training.
+        max_history: Newest ads of a history that are read: as many as where the model will rank.
 
     Example:
 
@@ -33,9 +34,10 @@ class RankingValidation(LogWriter):
         mode: str = "generative",
         beam_size: int = 20,
         ranked: Recommender | None = None,
+        max_history: int = MAX_HISTORY,
     ) -> None:
         super().__init__()
-        self.histories = validation.histories(MAX_HISTORY)
+        self.histories = validation.histories(max_history)
         self.targets = validation.targets
         self.mode = mode
         self.beam_size = beam_size

@@ -152,6 +152,16 @@ def test_vectors_in_an_index_are_not_refreshed(model):
         SidDecoder(model, index=dense_index(model)).refresh()
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+def test_where_no_ad_may_be_returned_no_score_is_nan(model, indexed):
+    decoder = SidDecoder(model, index=dense_index(model) if indexed else None)
+    decoder.trie.set_live(np.zeros(ADS, bool))
+    found = decoder.recommend(tf.constant([[1, 2, 3]]), 3, "hybrid")
+    assert found.count.numpy().tolist() == [0]
+    assert found.rows.numpy().tolist() == [[-1, -1, -1]]
+    assert np.isneginf(found.scores).all()
+
+
 class Exported(tf.Module):
     """A decoder as a servable holds it."""
 

@@ -40,6 +40,12 @@ class Fixed:
         return found
 
 
+def test_validation_reads_as_much_of_a_history_as_it_is_told():
+    validation = walks(120)[0].validation
+    assert RankingValidation(validation).histories.shape[1] == 20
+    assert RankingValidation(validation, max_history=3).histories.shape[1] == 3
+
+
 @pytest.mark.parametrize("kind", ["sasrec", "item_level"])
 def test_batches_come_in_the_order_of_their_seed_whatever_python_draws(kind):
     def trained(state):

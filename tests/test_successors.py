@@ -200,6 +200,13 @@ def test_both_weights_are_chosen_on_validation(remembering):
     assert trials[1]["ndcg@10"] > 0.5 > trials[0]["ndcg@10"]
 
 
+def test_the_memorys_weight_is_chosen_beside_the_dense_weight_that_stays(remembering):
+    model, splits = remembering
+    hybrid = GenerativeRecommender(SidDecoder(model, beam_size=10), "hybrid")
+    trials = choose_hybrid_weights(hybrid, splits.validation.sample(50), (0.25,), (0.0, 8.0))
+    assert {trial["dense_weight"] for trial in trials} == {0.25}
+
+
 @pytest.mark.parametrize("kind", ["beam", "exhaustive"])
 def test_one_decoding_gives_the_figures_that_each_pair_of_weights_would(remembering, kind):
     model, splits = remembering

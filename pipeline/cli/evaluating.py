@@ -12,6 +12,9 @@ import click
 from pipeline.cli.shared import configured, console, read_config
 from pipeline.logs import log_to_file
 
+_OF_SERVED = ("through", "users")
+_OF_TRAINED = ("methods", "splits", "reference", "results", "memory_limit_gb", "jobs")
+
 
 @click.group()
 def evaluate() -> None:
@@ -20,9 +23,18 @@ def evaluate() -> None:
 
 @evaluate.command("recommender")
 @configured
-@click.option("--through", type=click.Choice(["grpc", "process"]), default="grpc",
-              help="Ask the pushed servable over gRPC, or in this process.")  # fmt: skip
-@click.option("--users", default=0, help="Test users, spread evenly; 0 takes all.")
+@click.option(
+    "--through",
+    type=click.Choice(["grpc", "process"]),
+    default="grpc",
+    help="Without --seeds: ask the pushed servable over gRPC, or in this process.",
+)
+@click.option(
+    "--users",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Without --seeds: test users, spread evenly; 0 takes all.",
+)
 @click.option(
     "--seeds",
     type=click.IntRange(min=0),
@@ -35,7 +47,8 @@ def evaluate() -> None:
     default="popularity,item_knn,sasrec,item_level",
     help="With --seeds: of popularity, item_knn, sasrec, item_level, flat, tiger.",
 )
-@click.option("--splits", default="leave_one_out", help="With --seeds: leave_one_out, global_time.")
+@click.option("--splits", default="",
+              help="With --seeds: leave_one_out, global_time. Default: data.split.")  # fmt: skip
 @click.option("--reference", default="item_level hybrid",
               help="With --seeds: the row that is compared with every other.")  # fmt: skip
 @click.option(
@@ -60,7 +73,8 @@ def evaluate_recommender(
     **options: Any,
 ) -> None:
     """The recommender beside baselines: one protocol, plain and filtered."""
-    config = read_config(**options)
+    _check_belongs(_OF_TRAINED if not seeds else _OF_SERVED, bool(seeds))
+    config = read_config(**options, reads_input=bool(seeds))
     failed: list[str] = []
     if seeds:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -71,7 +85,7 @@ def evaluate_recommender(
             config,
             console,
             methods=_names(methods),
-            splits=_names(splits),
+            splits=_names(splits) if splits else [config.data.split],
             seeds=seeds,
             reference=reference,
             results=results,
@@ -87,6 +101,22 @@ def evaluate_recommender(
     if json_path:
         write_records(records, json_path)
     _fail_with(failed)
+
+
+def _check_belongs(other: tuple[str, ...], seeds: bool) -> None:
+    """Refuses options that would be ignored: each belongs to one of the two ways to measure."""
+    context = click.get_current_context()
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in other
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(
+            f"{', '.join(given)}: only without --seeds, where the pushed servable is measured"
+            if seeds
+            else f"{', '.join(given)}: only with --seeds, where every method is trained from files"
+        )
 
 
 def _names(text: str) -> list[str]:

@@ -150,7 +150,7 @@ def query(
     known = {name: values for name, values in context.items() if values}
     if known and not history:
         raise ConfigError(f"{', '.join(known)} of a history belong to --history; give it too")
-    config = read_config(**options)
+    config = read_config(**options, reads_input=False)
     log_to_file(config.home / "query.log")
     from pipeline.showcase import query_server
 

@@ -104,10 +104,8 @@ def make_cell(variant: Variant, seed: int, shared: Mapping[str, Any]) -> Cell:
         seed: The seed.
         shared: What `shared_spec` returned.
     """
-    preset: Preset = PRESETS[variant.preset]
-    settings = {**dataclasses.asdict(preset), "collaborative": preset.collaborative}
-    settings.pop("description")
-    settings["epochs"] = shared["budget"]["tokenizer_epochs"] or preset.epochs
+    settings = preset_settings(variant.preset)
+    settings["epochs"] = shared["budget"]["tokenizer_epochs"] or settings["epochs"]
     spec = {
         **shared,
         "preset": variant.preset,
@@ -118,6 +116,25 @@ def make_cell(variant: Variant, seed: int, shared: Mapping[str, Any]) -> Cell:
     }
     # By way of JSON: a tuple in a preset must equal the list that a record file gives back.
     return Cell(variant, seed, json.loads(json.dumps(spec)))
+
+
+def preset_settings(name: str) -> dict[str, Any]:
+    """What a preset is today: a cell's figures depend on this and not on its name.
+
+    Args:
+        name: A key of `PRESETS`.
+    """
+    preset: Preset = PRESETS[name]
+    settings = {**dataclasses.asdict(preset), "collaborative": preset.collaborative}
+    settings.pop("description")
+    return settings
+
+
+def why_stale(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Why a kept cell is trained again: the keys in which its spec differs from the wanted one."""
+    names = dict.fromkeys([*wanted, *kept])
+    changed = [name for name in names if kept.get(name) != wanted.get(name)]
+    return f"stale ({', '.join(changed)} changed), training again"
 
 
 def shared_spec(data: str, budget: Budget, levels: int, codebook_size: int) -> dict[str, Any]:
@@ -154,9 +171,11 @@ def choose_variants(
         with_repulsion: Presets to show plain and with HaMR plugged in.
 
     Raises:
-        ConfigError: A preset that isn't known, nothing to take apart, or HaMR where it can't be
-            plugged in.
+        ConfigError: No preset, one that isn't known, nothing to take apart, or HaMR where it can't
+            be plugged in.
     """
+    if not [*presets, *with_repulsion]:
+        raise ConfigError(f"--presets names none; there are {', '.join(PRESETS)}")
     for name in [*presets, *with_repulsion]:
         if name not in PRESETS:
             raise ConfigError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")

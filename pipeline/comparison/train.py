@@ -18,14 +18,15 @@ from joblib import Memory
 import sid_tfx
 from pipeline.collaborative import ad_vectors
 from pipeline.comparison.budget import Budget
+from pipeline.comparison.data import read_files
 from pipeline.comparison.process import end_with_parent
 from pipeline.comparison.records import FinishedCell, Record, save_cell
 from sid_tfx.catalog import DEFAULT_MAX_DEDUP, SidCatalog
-from sid_tfx.datasets.ads import AdTable, load_ads, load_events
+from sid_tfx.datasets.ads import AdTable
 from sid_tfx.datasets.batches import SequenceBatches
 from sid_tfx.datasets.pairs import PairBatches
 from sid_tfx.datasets.preprocessor import AdPreprocessor
-from sid_tfx.datasets.sequences import EvaluationSet, SequenceSplits, leave_one_out
+from sid_tfx.datasets.sequences import EvaluationSet, SequenceSplits
 from sid_tfx.datasets.swing import SwingPairs, swing_pairs
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.evaluation import GenerativeRecommender, Result, evaluate
@@ -70,10 +71,7 @@ def main(path: str) -> None:
 
 def load_data(ads_path: str, events_path: str) -> Data:
     """Reads ads and events; whatever learns from events will see the training events only."""
-    ads = load_ads(ads_path)
-    events = load_events(events_path, ads)
-    rows = np.searchsorted(ads.ad_ids, events["ad_id"].to_numpy(dtype=str))
-    splits = leave_one_out(events["user_id"].to_numpy(), rows, events["timestamp"].to_numpy())
+    ads, splits = read_files(ads_path, events_path)
     preprocessor = AdPreprocessor(ads.schema).adapt(ads)
     users = np.repeat(np.arange(len(splits.train)), splits.train.lengths)
     # With the pairs of single users, as the pipeline has them: without, methods that quantize

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.comparison.cells import preset_settings
 from pipeline.config import Config, ConfigError
 
 FORMAT = 1
@@ -63,9 +64,11 @@ def make_cells(
         seeds: Seeds per method, from 0 on.
 
     Raises:
-        ConfigError: A method or a split that isn't known.
+        ConfigError: No method or split, or one that isn't known.
     """
     for kind, given, known in (("method", methods, METHODS), ("split", splits, SPLITS)):
+        if not given:
+            raise ConfigError(f"--{kind}s names none; there are {', '.join(known)}")
         for name in given:
             if name not in known:
                 raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(known)}")
@@ -88,7 +91,10 @@ def _spec(config: Config, data: str, method: str, split: str, seed: int) -> dict
     }
     if split == "global_time":
         spec["shares"] = [config.data.validation_share, config.data.test_share]
-    if method not in _UNSEEDED:
+    if method in _UNSEEDED:
+        # All methods are ranked on the same validation users.
+        spec["validation_users"] = config.recommender.validation_users
+    else:
         settings = config.recommender.model_dump()
         if method == "sasrec":
             # What these say is of the semantic-ID models only.
@@ -104,6 +110,8 @@ def _spec(config: Config, data: str, method: str, split: str, seed: int) -> dict
         spec["beam_size"] = config.servable.beam_size
         # No cell looks for a collapse, so the key has no part in what a cell is.
         spec["tokenizer"] = config.tokenizer.model_dump(exclude={"stop_on_collapse"})
+        # In the configuration null is the preset's own, whatever that is.
+        spec["preset"] = preset_settings(config.tokenizer.preset)
         spec["pairs"] = config.pairs.model_dump()
         spec["max_dedup"] = config.catalog.max_dedup
         if (backend := os.environ.get("KERAS_BACKEND", "tensorflow")) != "tensorflow":
@@ -114,7 +122,8 @@ def _spec(config: Config, data: str, method: str, split: str, seed: int) -> dict
 
 def codes_key(spec: dict[str, Any]) -> str:
     """16 hex digits: equal for cells whose semantic IDs come from one trained tokenizer."""
-    shared = ("format", "data", "split", "shares", "seed", "tokenizer", "pairs")
+    log = ("format", "data", "split", "shares", "pairs")
+    shared = (*log, "tokenizer", "preset", "seed", "backend")
     return hash_of({name: spec.get(name) for name in shared})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import fcntl
 import json
 import os
 import sys
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from pipeline.comparison.data import read_files
 from pipeline.comparison.process import end_with_parent
 from pipeline.comparison.records import FinishedCell, Record, save_cell
 from pipeline.comparison.train import Data, source_fingerprint, tokenize
@@ -24,9 +25,9 @@ from pipeline.training import make_deterministic
 from sid_tfx.baselines import ItemKnn, Popularity, SasRec
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.context import EventContext
-from sid_tfx.datasets.ads import AdTable, event_columns, load_ads, load_events
+from sid_tfx.datasets.ads import AdTable
 from sid_tfx.datasets.preprocessor import AdPreprocessor
-from sid_tfx.datasets.sequences import SequenceSplits, global_time, leave_one_out
+from sid_tfx.datasets.sequences import SequenceSplits
 from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.datasets.swing import swing_pairs
 from sid_tfx.decoder import SidDecoder
@@ -38,7 +39,6 @@ from sid_tfx.evaluation import (
     full_record,
 )
 from sid_tfx.metrics.sid_quality import group_sizes
-from sid_tfx.presets import PRESETS
 from sid_tfx.recommender import SidRecommender
 
 LIST_LENGTH = 50
@@ -97,16 +97,7 @@ def run_cell(
         each test user's target, uint8, 0 past the list.
     """
     make_deterministic(spec["seed"])
-    ads = load_ads(ads_path)
-    events = load_events(events_path, ads)
-    rows = np.searchsorted(ads.ad_ids, events["ad_id"].to_numpy(dtype=str))
-    log = events["user_id"].to_numpy(), rows, events["timestamp"].to_numpy()
-    beside = event_columns(events)
-    splits = (
-        leave_one_out(*log, **beside)
-        if spec["split"] == "leave_one_out"
-        else global_time(*log, *spec["shares"], **beside)
-    )
+    ads, splits = read_files(ads_path, events_path, spec["split"], spec.get("shares", (0.1, 0.1)))
     if spec["method"] in GENERATIVE:
         trained = _generative(spec, ads, splits, folder)
     else:
@@ -152,7 +143,7 @@ def _validation_figures(
     filtered: bool,
 ) -> Record:
     """What to choose by: figures on validation users, item level."""
-    users = spec.get("recommender", {}).get("validation_users", len(splits.validation))
+    users = spec.get("recommender", spec)["validation_users"]
     validation = splits.validation.sample(users).in_context(trained.context)
     record = evaluate("", method, validation, trained.catalog, filtered, k=LIST_LENGTH).record()
     return {f"validation_{name}": record[name] for name in ("users", "recall@10", "ndcg@10")}
@@ -249,16 +240,19 @@ def _codes(
     spec: dict[str, Any], ads: AdTable, splits: SequenceSplits, path: Path
 ) -> Mapping[str, np.ndarray]:
     """Codes and embeddings of all ads, from the kept file or a tokenizer trained now."""
-    if not path.exists():
-        begin = time.monotonic()
-        encoded = _tokenize(spec, ads, splits)
-        seconds = time.monotonic() - begin
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.savez_compressed(
-                file, codes=encoded["codes"], embedding=encoded["embedding"], seconds=seconds
-            )
-        part.replace(path)
+    with path.with_suffix(".lock").open("w") as lock:
+        # Another architecture's cell may be training this tokenizer at this moment.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            begin = time.monotonic()
+            encoded = _tokenize(spec, ads, splits)
+            seconds = time.monotonic() - begin
+            part = path.with_name(f"{path.name}.part")
+            with part.open("wb") as file:
+                np.savez_compressed(
+                    file, codes=encoded["codes"], embedding=encoded["embedding"], seconds=seconds
+                )
+            part.replace(path)
     with np.load(path) as arrays:
         return {name: arrays[name] for name in ("codes", "embedding", "seconds")}
 
@@ -268,7 +262,7 @@ def _tokenize(
 ) -> Mapping[str, np.ndarray]:
     """Trains the configured tokenizer on the training events of this split."""
     settings, pairs = TokenizerConfig(**spec["tokenizer"]), PairsConfig(**spec["pairs"])
-    preset = PRESETS[settings.preset]
+    preset = spec["preset"]
     preprocessor = AdPreprocessor(ads.schema).adapt(ads)
     users = np.repeat(np.arange(len(splits.train)), splits.train.lengths)
     mined = swing_pairs(
@@ -288,10 +282,9 @@ def _tokenize(
             **sizes,
             "overrides": {k: v for k, v in given.items() if v not in (None, {})},
             "settings": {
-                **dataclasses.asdict(preset),
-                "collaborative": preset.collaborative,
-                "epochs": settings.epochs or preset.epochs,
-                "batch_pairs": settings.batch_pairs or preset.batch_pairs,
+                **preset,
+                "epochs": settings.epochs or preset["epochs"],
+                "batch_pairs": settings.batch_pairs or preset["batch_pairs"],
             },
         },
         Data(ads, preprocessor.transform(ads), preprocessor.sizes, mined, splits),

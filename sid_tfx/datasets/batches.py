@@ -66,8 +66,9 @@ class SequenceBatches(_Batches):
     zeros at the end of a row are padding. With a context (`Sequences.in_context`) the histories
     are `[B, T, 1 + C]`, its ids after the row. A model attends within segments only and takes a
     loss at every ad that has one before it in its segment, so one pass over the batches trains on
-    every event, each once. Histories of fewer than 2 ads are left out; longer ones than
-    `max_history` are cut into pieces of at most that length, the newest piece full.
+    every event but the first of each segment, each once. Histories of fewer than 2 ads are left
+    out; longer ones than `max_history` are cut into segments of at most that length, the newest
+    full.
 
     Args:
         sequences: Training histories.
@@ -173,7 +174,8 @@ class TargetBatches(_Batches):
 
     A history of `n` ads makes `n - 1` examples: each ad after the first is the target of the ads
     before it, cut to the newest `max_history`. Every ad is thus read again for each later target;
-    `SequenceBatches` trains on the same targets in one pass.
+    `SequenceBatches` trains on the same targets in one pass, but for the first ad of each piece
+    of a history longer than `max_history`.
 
     Every batch is `(int32 [B, T], int32 [B])`: histories, zeros on the right, and targets, both
     row + 1; with a context the histories are `[B, T, 1 + C]`. `T` is one of a few lengths, so that

@@ -61,11 +61,19 @@ def bootstrap_mean(
     Returns:
         `difference`, the mean, `low` and `high` ends of the percentile interval.
 
+    Raises:
+        ValueError: There is no user, or the confidence is not in (0, 1).
+
     Example:
 
     >>> bootstrap_mean(np.array([0.5, 0.5]))
     {'difference': 0.5, 'low': 0.5, 'high': 0.5}
     """
+    if not len(differences) or not 0 < confidence < 1:
+        raise ValueError(
+            f"An interval needs at least one user and a confidence in (0, 1); got "
+            f"{len(differences)} users and confidence={confidence}."
+        )
     # Few distinct differences occur, so draw how often each does instead of drawing users.
     distinct, counts = np.unique(differences, return_counts=True)
     users = len(differences)

@@ -26,6 +26,7 @@ def choose_hybrid_weights(
     successor_weights: Sequence[float] = SUCCESSOR_WEIGHTS,
     filtered: bool = True,
     metric: str = "ndcg@10",
+    max_history: int = MAX_HISTORY,
 ) -> list[dict[str, float]]:
     """Sets the recommender's hybrid weights to those that rank validation users best.
 
@@ -39,6 +40,7 @@ def choose_hybrid_weights(
         successor_weights: As `dense_weights`.
         filtered: Whether ads of the history are left out.
         metric: A metric of the records.
+        max_history: Newest ads of a history that are read: as many as where the model will rank.
 
     Returns:
         A record of every trial: `dense_weight`, `successor_weight` and the metric.
@@ -50,11 +52,15 @@ def choose_hybrid_weights(
         raise ValueError(f"The weights are of hybrid scoring; what ranks has mode {hybrid.mode!r}.")
     model = hybrid.recommender
     remembers = model.successors is not None
-    # Where the search begins does not depend on what was chosen before.
-    first = [(_BEGIN, weight) for weight in successor_weights] if remembers else []
+    # Where the search begins does not depend on what was chosen before; a dense weight that is not
+    # to be chosen is the one to begin at.
+    begin = _BEGIN if _BEGIN in dense_weights else dense_weights[0]
+    first = [(begin, weight) for weight in successor_weights] if remembers else []
     followed = successor_weights if remembers else (_BEGIN,)
     second = [(dense, weight) for weight in followed for dense in dense_weights]
-    figures = _figures(hybrid, validation, dict.fromkeys(first + second), filtered, metric)
+    histories = validation.histories(max_history)
+    pairs = dict.fromkeys(first + second)
+    figures = _figures(hybrid, histories, validation.targets, pairs, filtered, metric)
     successor_weight = max(first, key=lambda pair: figures[pair])[1] if remembers else _BEGIN
     last = [pair for pair in second if pair[1] == successor_weight]
     dense_weight = max(last, key=lambda pair: figures[pair])[0]
@@ -68,7 +74,8 @@ def choose_hybrid_weights(
 
 def _figures(
     hybrid: GenerativeRecommender | ExhaustiveRecommender,
-    validation: EvaluationSet,
+    histories: np.ndarray,
+    all_targets: np.ndarray,
     pairs: Iterable[tuple[float, float]],
     filtered: bool,
     metric: str,
@@ -76,8 +83,8 @@ def _figures(
     """The metric under pairs of dense and successor weight. Decodes once: no term has a weight."""
     ranks = {pair: [np.zeros(0, np.int64)] for pair in pairs}
     begin = 0
-    for terms in hybrid.hybrid_terms(validation.histories(MAX_HISTORY), _LISTED, filtered):
-        targets = validation.targets[begin : begin + len(terms.rows)]
+    for terms in hybrid.hybrid_terms(histories, _LISTED, filtered):
+        targets = all_targets[begin : begin + len(terms.rows)]
         begin += len(terms.rows)
         for pair, found in ranks.items():
             found.append(_ranks(terms, targets, *pair))

@@ -91,6 +91,7 @@ def test_repulsion_comes_beside_the_plain_row():
     ("arguments", "words"),
     [
         ({"presets": ["rqvae"]}, ["rqvae", "rq_vae, "]),
+        ({"presets": []}, ["--presets names none"]),
         ({"presets": [], "with_repulsion": ["rq_kmeans"]}, ["rq_kmeans", "gradients"]),
         ({"presets": [], "with_repulsion": ["quasid"]}, ["quasid has HaMR already"]),
         ({"presets": ["rq_vae"], "ablate": True}, ["--ablate", "joint, quasid"]),
@@ -255,6 +256,24 @@ def test_report_leaves_out_what_does_not_belong(compared, trainer, monkeypatch):
     assert {"tokenizers-L3-K256.md", "tokenizers-L3-K256.png"} <= names
 
 
+def test_a_record_whose_figures_mean_something_else_is_left_out(compared, monkeypatch):
+    compared()
+    monkeypatch.setattr(compare_tokenizers, "FORMAT", cells.FORMAT + 1)
+    with pytest.raises(ConfigError, match="no finished cell"):
+        report_cells(compared.comparison, Console())
+
+
+def test_what_changed_is_named_where_a_setting_is_gone_too():
+    assert cells.why_stale({"a": 1, "backend": "jax"}, {"a": 1}).startswith("stale (backend ")
+
+
+def test_a_reference_that_is_no_row_is_refused(compared):
+    compared()
+    comparison = dataclasses.replace(compared.comparison, reference="rqvae")
+    with pytest.raises(ConfigError, match="'rqvae' is no row of the table; it has rq_vae, rq_km"):
+        report_cells(comparison, Console())
+
+
 def test_the_footnote_names_the_cores_of_all_cells(compared):
     compared()
     base = compared.comparison.base("rq_vae-L3-K256-seed1")
@@ -296,6 +315,8 @@ def test_what_cannot_be_trained_is_refused_before_training(tmp_path):
     for change, words in (
         ({"events": None}, ["--ads", "--events"]),
         ({"presets": ["joint", "rqvae"]}, ["no preset 'rqvae'"]),
+        ({"presets": ["joint"], "budget_settings": ["hidden_size=65"]}, ["--budget", "num_heads"]),
+        ({"presets": ["joint"], "reference": "quasid"}, ["'quasid' is no row"]),
         # The market has no vectors for these to quantize; the joint one needs none.
         ({"presets": ["joint", "rq_vae", "quasid"]}, ["rq_vae: ", "quasid: ", "embedding"]),
     ):

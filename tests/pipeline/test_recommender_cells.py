@@ -1,16 +1,21 @@
 """`evaluate recommender --seeds`: cells, their keys, what is kept, and the tables."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from pipeline import compare_recommenders
+from pipeline.cli.evaluating import evaluate
+from pipeline.comparison.data import read_files
 from pipeline.comparison.process import CellFailed
-from pipeline.comparison.records import FinishedCell, load_cell
+from pipeline.comparison.records import FinishedCell, load_cell, save_cell
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.recommender_cells import report, train
 from pipeline.recommender_cells.methods import METHODS, codes_key, make_cells
@@ -19,7 +24,9 @@ from sid_tfx.datasets.ads import load_ads, load_events
 from sid_tfx.datasets.market import make_market
 from sid_tfx.datasets.sequences import leave_one_out
 from sid_tfx.evaluation import bootstrap_mean
+from sid_tfx.features import COLLABORATIVE
 from sid_tfx.metrics.ranking import ndcg_at, target_ranks
+from sid_tfx.presets import PRESETS
 
 KEYS = {
     "method", "mode", "filtered", "level", "seed", "users", "recall@5", "recall@10", "ndcg@5",
@@ -55,11 +62,15 @@ def test_keys_that_cells_do_not_follow_are_named():
     assert compare_recommenders.unread_keys(load_config(None, overrides)) == [
         "features.text_vocabulary", "tokenizer.stop_on_collapse"
     ]  # fmt: skip
+    overrides = ["data.ads.category_separator=/", "data.max_text_bytes=99"]
+    assert set(compare_recommenders.unread_keys(load_config(None, overrides))) == {
+        "data.ads.category_separator", "data.max_text_bytes"
+    }  # fmt: skip
     assert compare_recommenders.unread_keys(Config()) == []
 
 
 @pytest.mark.unit
-def test_keys_change_with_what_a_cell_depends_on():
+def test_keys_change_with_what_a_cell_depends_on(monkeypatch):
     def keys(*overrides, **arguments):
         asked = {"methods": METHODS, "splits": ["leave_one_out"], "seeds": 1, **arguments}
         config = load_config(None, overrides)
@@ -73,6 +84,14 @@ def test_keys_change_with_what_a_cell_depends_on():
     later = keys("data.test_share=0.2")
     forgetful = keys("recommender.successors=0", "recommender.dense_weight=1")
     watched = keys("tokenizer.stop_on_collapse=true")
+    chosen = keys("recommender.validation_users=9")
+    preset = dataclasses.replace(PRESETS["joint"], epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setitem(PRESETS, "joint", preset)
+        retuned = keys()
+    with monkeypatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "jax")
+        on_jax = keys()
     changed = {
         "deeper": {name for name in METHODS if plain[name].key != deeper[name].key},
         "longer": {name for name in METHODS if plain[name].key != longer[name].key},
@@ -80,6 +99,9 @@ def test_keys_change_with_what_a_cell_depends_on():
         "later": {name for name in METHODS if plain[name].key != later[name].key},
         "forgetful": {name for name in METHODS if plain[name].key != forgetful[name].key},
         "watched": {name for name in METHODS if plain[name].key != watched[name].key},
+        "chosen": {name for name in METHODS if plain[name].key != chosen[name].key},
+        "retuned": {name for name in METHODS if plain[name].key != retuned[name].key},
+        "on_jax": {name for name in METHODS if plain[name].key != on_jax[name].key},
     }
     generative = {"item_level", "flat", "tiger"}
     assert changed == {
@@ -89,11 +111,16 @@ def test_keys_change_with_what_a_cell_depends_on():
         "later": set(),
         "forgetful": generative,
         "watched": set(),
+        # Every method's validation figures are of these users.
+        "chosen": set(METHODS),
+        "retuned": generative,
+        "on_jax": generative,
     }
     # One tokenizer serves every architecture, but not another split.
     assert codes_key(plain["flat"].spec) == codes_key(deeper["tiger"].spec)
     by_time = keys(splits=["global_time"])
-    assert codes_key(plain["flat"].spec) != codes_key(by_time["flat"].spec)
+    for other in (by_time, retuned, on_jax):
+        assert codes_key(plain["flat"].spec) != codes_key(other["flat"].spec)
 
 
 @pytest.mark.unit
@@ -103,8 +130,10 @@ def test_methods_without_chance_have_one_seed():
     assert len(stems) == len(set(stems)) == 10
     assert "popularity-global_time-seed1" not in stems
     assert "sasrec-global_time-seed1" in stems
-    for methods, splits in ((["knn"], ["leave_one_out"]), (["tiger"], ["random"])):
-        with pytest.raises(ConfigError, match=r"'knn'|'random'"):
+    for methods, splits in (
+        (["knn"], ["leave_one_out"]), (["tiger"], ["random"]), ([], ["leave_one_out"])
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=r"'knn'|'random'|--methods names none"):
             make_cells(load_config(None), "data", methods, splits, 1)
 
 
@@ -133,7 +162,7 @@ def compare(folder, results, methods, *more):
     console = Console(record=True, width=250)
     records, failed = compare_recommenders.compare(
         configured(folder, *more), console, methods=methods, splits=["leave_one_out"], seeds=1,
-        results=results, reference="item_knn",
+        results=results, reference="item_knn" if "item_knn" in methods else "item_level hybrid",
     )  # fmt: skip
     return records, failed, console.export_text()
 
@@ -232,6 +261,71 @@ def test_files_that_cannot_be_read_are_named(market, tmp_path, override, message
         compare_recommenders.compare(
             config, Console(), methods=["popularity"], splits=["leave_one_out"], seeds=1
         )
+
+
+@pytest.mark.unit
+def test_what_cells_would_fail_on_is_refused_before_any_is_trained(market, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_recommenders, "run_job", lambda *_, **__: pytest.fail("trained"))
+
+    def refused(words, *overrides, methods=("item_level",), reference="item_level hybrid"):
+        with pytest.raises(ConfigError) as caught:
+            compare_recommenders.compare(
+                configured(market, *overrides), Console(), methods=methods,
+                splits=["leave_one_out"], seeds=1, reference=reference, results=tmp_path,
+            )  # fmt: skip
+        assert all(word in str(caught.value) for word in words), caught.value
+
+    refused(["recommender: ", "num_heads=5"], "recommender.arguments={num_heads: 5}")
+    plain = tmp_path / "plain.parquet"
+    kept = ["user_id", "ad_id", "timestamp"]
+    pd.read_parquet(market / "events.parquet")[kept].to_parquet(plain)
+    context = ["recommender.context=[weight]", f"data.events.path={plain}"]
+    refused(["recommender.context", "'weight'"], *context)
+    refused(["tokenizer: ", "depth"], "tokenizer.encoder={depth: 3}")
+    refused(["'flat hybrid' is no row", "item_level generative"], reference="flat hybrid")
+    short = tmp_path / "events.parquet"
+    pd.read_parquet(market / "events.parquet").groupby("user_id").head(2).to_parquet(short)
+    refused(["leaves nobody to choose on", "three events"], f"data.events.path={short}")
+    nameless = tmp_path / "ads.parquet"
+    pd.read_parquet(market / "ads.parquet").drop(columns="ad_id").to_parquet(nameless)
+    refused(["ads: no column ['ad_id']"], f"data.ads.path={nameless}")
+
+
+@pytest.mark.unit
+def test_vectors_made_from_another_splits_events_are_not_read(market, tmp_path):
+    """They may know this split's targets."""
+    frame = pd.read_parquet(market / "ads.parquet")
+    path = tmp_path / "ads.parquet"
+    frame.assign(**{COLLABORATIVE: list(np.zeros((len(frame), 64)))}).to_parquet(path)
+    assert COLLABORATIVE in load_ads(path).schema.dense
+    for split in ("leave_one_out", "global_time"):
+        files = read_files(path, market / "events.parquet", split)
+        assert set(files.ads.schema.dense) == {"text_embedding"}
+
+
+@pytest.mark.unit
+def test_the_page_says_that_cells_come_from_several_sources(market, here, tmp_path):
+    compare(market, tmp_path, ["popularity", "item_knn"])
+    base = tmp_path / "cells" / "popularity-leave_one_out-seed0"
+    save_cell(dataclasses.replace(load_cell(base, names=None), source="older"), base)
+    compare(market, tmp_path, ["popularity", "item_knn"])
+    assert "trained by 2 versions" in (tmp_path / "recommenders.md").read_text()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--methods", "tiger"], ["--methods", "only with --seeds"]),
+        (["--seeds", "1", "--users", "9", "--through", "grpc"],
+         ["--through, --users", "only without --seeds"]),
+        (["--users", "-1"], ["--users", "-1"]),
+    ],
+)  # fmt: skip
+def test_an_option_of_the_other_way_to_measure_is_refused(arguments, words):
+    done = CliRunner().invoke(evaluate, ["recommender", *arguments])
+    assert done.exit_code == 2
+    assert all(word in done.output for word in words), done.output
 
 
 @pytest.mark.e2e

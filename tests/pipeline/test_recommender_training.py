@@ -80,5 +80,7 @@ def test_configured_weights_stay_and_the_others_are_chosen():
     assert (dense, trials) == (pytest.approx(0.3), 8)
     assert followed > 1
     assert weights(60, dense_weight=0.5, successor_weight=3.0) == (0.5, 3.0, 0)
+    # What nothing trained is not chosen.
+    assert weights(60, arguments={"dense_loss_weight": 0})[::2] == (0.0, 8)
     # Nobody is held out: what isn't configured stays as it is.
     assert weights(0, successor_weight=3.0) == (1.0, 3.0, 0)

@@ -57,7 +57,7 @@ TIGER = T5Size(d_model=128, d_kv=64, d_ff=1024, num_heads=6, num_layers=4)
 
 
 def of_parameters(parameters: int, tokens: int) -> T5Size:
-    """A T5 of the recommender's width and depth, its feed-forward as wide as the count allows.
+    """A T5 of width 128 and the recommender's depth, its feed-forward as wide as the count allows.
 
     Raises:
         ValueError: Embeddings and attention alone have more parameters.

@@ -226,13 +226,14 @@ def _figures(cell: FinishedCell) -> str:
 def _notes(cells: Sequence[FinishedCell], found: Sequence[Record], seeds: int) -> list[str]:
     cores = {record["cores"] for record in found}
     load = max(record["load_average"] for record in found)
+    splits = ",".join(dict.fromkeys(record["split"] for record in found))
     notes = [
         f"Mean ± standard deviation over {seeds} seed(s); item level, every ad ranked. Filtered: "
         "the ads of the history are left out. `train_seconds` are the recommender's, without the "
         f"tokenizer's, on {', '.join(map(str, sorted(cores)))} core(s), load average at most "
         f"{load:g}. Coverage and popularity bias: see `sid_tfx.evaluation.list_figures`.",
         "Intervals: a user's metric is averaged over the seeds, then users are resampled.",
-        f"Made by `python pipeline.py evaluate recommender --seeds {seeds}`.",
+        f"Made by `python pipeline.py evaluate recommender --seeds {seeds} --splits {splits}`.",
     ]
     sources = {cell.source for cell in cells}
     if len(sources) > 1:

@@ -77,7 +77,8 @@ def compare(
     folder = results or RESULTS / name
     cells = make_cells(config, data_fingerprint(ads, events), methods, splits, seeds)
     _check_reference(reference, cells)
-    _check_trainable(config, cells, ads, events)
+    pending = [cell for cell in cells if _kept(folder / _CELLS / cell.stem, cell)[0] is None]
+    _check_trainable(config, pending, ads, events)
     job = {"dataset": name, "ads": str(ads.absolute()), "events": str(events.absolute())}
     finished, failed = _train_all(cells, folder / _CELLS, console, job, jobs, memory_limit_gb)
     found = report.flat_records(finished)

@@ -32,7 +32,7 @@ def run_fn(fn_args: FnArgs) -> None:
             `max_history`, the ads of a history that the servable reads, and `inputs["catalog"]`.
     """
     settings = RecommenderConfig(**fn_args.custom_config["recommender"])
-    seed, read = (fn_args.custom_config[name] for name in ("seed", "max_history"))
+    seed, max_history = (fn_args.custom_config[name] for name in ("seed", "max_history"))
     make_deterministic(seed)
 
     catalog = SidCatalog.load(fn_args.custom_config["inputs"]["catalog"])
@@ -68,10 +68,10 @@ def run_fn(fn_args: FnArgs) -> None:
         settings,
         seed,
         callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir)],
-        max_history=read,
+        max_history=max_history,
     )
     hybrid = GenerativeRecommender(SidDecoder(recommender), "hybrid")
-    hybrid_weights = set_hybrid_weights(hybrid, validation, settings, read)
+    hybrid_weights = set_hybrid_weights(hybrid, validation, settings, max_history)
     ndcg = history.history.get("val_ndcg@10")
     save_bundle(
         recommender,

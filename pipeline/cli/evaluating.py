@@ -73,7 +73,7 @@ def evaluate_recommender(
     **options: Any,
 ) -> None:
     """The recommender beside baselines: one protocol, plain and filtered."""
-    _check_belongs(_OF_TRAINED if not seeds else _OF_SERVED, bool(seeds))
+    _check_used(trains=bool(seeds))
     config = read_config(**options, reads_input=bool(seeds))
     failed: list[str] = []
     if seeds:
@@ -103,18 +103,18 @@ def evaluate_recommender(
     _fail_with(failed)
 
 
-def _check_belongs(other: tuple[str, ...], seeds: bool) -> None:
+def _check_used(trains: bool) -> None:
     """Refuses options that would be ignored: each belongs to one of the two ways to measure."""
     context = click.get_current_context()
     given = [
         f"--{name.replace('_', '-')}"
-        for name in other
+        for name in (_OF_SERVED if trains else _OF_TRAINED)
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     ]
     if given:
         raise click.UsageError(
             f"{', '.join(given)}: only without --seeds, where the pushed servable is measured"
-            if seeds
+            if trains
             else f"{', '.join(given)}: only with --seeds, where every method is trained from files"
         )
 

@@ -71,7 +71,7 @@ def make_cells(
             raise ConfigError(f"--{kind}s names none; there are {', '.join(known)}")
         for name in given:
             if name not in known:
-                raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(known)}")
+                raise ConfigError(f"--{kind}s: no {kind} {name!r}; there are {', '.join(known)}")
     return [
         Cell(_spec(config, data, method, split, seed))
         for seed in range(seeds)

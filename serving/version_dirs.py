@@ -49,3 +49,8 @@ def recently_written(seen: Fingerprint, seconds: float) -> bool:
     """Whether any file was written within the last `seconds`."""
     newest = max((mtime for _, _, mtime in seen), default=0)
     return time.time_ns() - newest < seconds * 1e9
+
+
+def has_graph(seen: Fingerprint) -> bool:
+    """Whether `saved_model.pb` was among the files; a push writes it last."""
+    return any(os.path.basename(file) == "saved_model.pb" for file, _, _ in seen)

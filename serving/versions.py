@@ -22,7 +22,13 @@ from serving.errors import ServingError, from_exception, servable_not_found, shu
 from serving.memory import release
 from serving.policies import Latest, VersionPolicy
 from serving.servable import Runnable
-from serving.version_dirs import Fingerprint, fingerprint, list_versions, recently_written
+from serving.version_dirs import (
+    Fingerprint,
+    fingerprint,
+    has_graph,
+    list_versions,
+    recently_written,
+)
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +181,8 @@ class ModelVersions:
     def wait_until_settled(self, timeout: float) -> bool:
         """Waits until a version serves or every version on disk was tried and failed.
 
+        One without its graph has not failed yet: a push writes that last and may be under way.
+
         Returns:
             Whether it is so, and not just the time that is over.
         """
@@ -201,9 +209,12 @@ class ModelVersions:
         for version in set(self._failed) - set(on_disk):
             del self._failed[version]
         with self._changed:
-            self._none_loads = bool(self._failed) and not wanted
+            self._none_loads = bool(self._failed) and not wanted and not self._half_pushed()
             self._changed.notify_all()
         self._unload_idle(wait_seconds=min(self._poll_seconds, _SWEEP_SECONDS))
+
+    def _half_pushed(self) -> bool:
+        return not all(has_graph(seen) for seen in self._failed.values())
 
     def _sweep(self) -> None:
         with self._poll_lock:

@@ -292,6 +292,21 @@ def test_only_damaged_versions_fail_at_once_with_the_reason(tmp_path: Path) -> N
         assert time.monotonic() - begun < 10
 
 
+def test_who_waits_for_a_version_waits_for_a_push_that_is_under_way(
+    server: ModelServer, publish: Publish, tmp_path: Path
+) -> None:
+    elsewhere = publish(1).rename(tmp_path / "pushed")
+    unfinished = tmp_path / "models" / "1"
+    shutil.copytree(elsewhere, unfinished, ignore=shutil.ignore_patterns("saved_model.pb"))
+    wait_for(lambda: state_of(server, 1) == State.END and error_of(server, 1) is not None)
+    with pytest.raises(RuntimeError, match=r"version 1: Could not find SavedModel .+"):
+        server.wait_until_available(0.2)
+    finish = threading.Timer(0.5, shutil.copy, (elsewhere / "saved_model.pb", unfinished))
+    finish.start()
+    assert server.wait_until_available(20) == 1
+    finish.join()
+
+
 def test_a_push_caught_half_way_is_tried_again_when_its_files_change(
     server: ModelServer, publish: Publish, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from sid_tfx.architectures.base import AdInputs, Architecture
+from sid_tfx.architectures.base import AdInputs, Architecture, flat
 from sid_tfx.layers import AdEmbedding, CausalBlock, MaskedAttention
 from sid_tfx.transformer import SeededLayers
 
@@ -116,12 +116,20 @@ class Tiger(Architecture):
     ) -> tuple[list[Any], Any]:
         """See `Architecture`."""
         state = self._state(states, rows)
-        written = self._write(state, codes[:, None, :-1], training)[:, 0]
+        written = self._write(state, codes[:, :-1], training)
         return [out(written[:, level]) for level, out in enumerate(self.out)], state["vector"]
 
     def user_state(self, ads: AdInputs) -> dict[str, Any]:
-        """Keys and values of the encoder's states per decoder layer, their mask and mean."""
-        return self._state(self.read(ads), ads.rows)
+        """What the decoder reads of the encoder, and what it makes of the start token."""
+        state = self._state(self.read(ads), ads.rows)
+        x = self.input_norm(self._starts(ops.shape(ads.rows)[0]))
+        begun = []
+        for i, block in enumerate(self.blocks):
+            x, keys_values = block.with_cache(x + self._asked(i, x, state))
+            begun.append(keys_values)
+        first = ops.squeeze(self.output_norm(x), axis=1)
+        # All beams begin alike: the start token's part is every beam's, and never copied.
+        return {**state, "first": first, "begun": tuple(begun)}
 
     def _state(self, memory: Any, rows: Any) -> dict[str, Any]:
         mask = self._mask(rows)
@@ -133,38 +141,51 @@ class Tiger(Architecture):
             "mask": mask,
         }
 
-    def _write(self, state: Any, prefix: Any, training: bool = False) -> Any:
-        """States `[B, W, l + 1, hidden_size]` that predict the codes up to the one after `prefix`.
-
-        Args:
-            state: A user state.
-            prefix: int32 `[B, W, l]`.
-            training: Whether to drop.
-        """
-        batch, width = ops.shape(prefix)[:2]
-        steps = prefix.shape[-1] + 1
-        start = ops.broadcast_to(self.start, (batch, width, self.hidden_size))
-        tokens = [start] + [
-            self.ad_embedding.tables[level](prefix[..., level]) for level in range(steps - 1)
+    def _write(self, state: Any, codes: Any, training: bool) -> Any:
+        """States `[B, l + 1, hidden_size]` that predict codes `[B, l]` and the one after them."""
+        known = codes.shape[-1]
+        tokens = [
+            self.ad_embedding.tables[level](codes[:, level : level + 1]) for level in range(known)
         ]
-        x = self.drop(self.input_norm(ops.stack(tokens, axis=2)), training=training)
-        together = (batch, width * steps, self.hidden_size)
-        apart = (batch * width, steps, self.hidden_size)
+        x = ops.concatenate([self._starts(ops.shape(codes)[0]), *tokens], axis=1)
+        x = self.drop(self.input_norm(x), training=training)
         for i, block in enumerate(self.blocks):
-            x = ops.reshape(x, together)
-            asked = self.crossings[i](self.cross_norms[i](x), state["history"][i], state["mask"])
-            x = ops.reshape(x + self.drop(asked, training=training), apart)
-            x = block(x, training=training)
-        return self.output_norm(ops.reshape(x, (batch, width, steps, self.hidden_size)))
+            x = block(x + self.drop(self._asked(i, x, state), training=training), training=training)
+        return self.output_norm(x)
+
+    def _starts(self, batch: Any) -> Any:
+        """The start token of each request, `[B, 1, hidden_size]`."""
+        return ops.broadcast_to(self.start, (batch, 1, self.hidden_size))
+
+    def _asked(self, layer: int, x: Any, state: Any) -> Any:
+        """What positions `[B, T, hidden_size]` of the decoder read of the history."""
+        seen = self.cross_norms[layer](x)
+        return self.crossings[layer](seen, state["history"][layer], state["mask"])
 
     def user_vector(self, state: Any) -> Any:
         """See `Architecture`."""
         return state["vector"]
 
     def next_log_probs(self, state: Any, prefix: Any) -> Any:
-        """See `Architecture`; reads all codes of `prefix` anew."""
+        """See `Architecture`; reads the codes of `prefix` one after the other."""
+        cache = self.initial_cache(state)
+        for level in range(1, prefix.shape[-1]):
+            _, cache = self.cached_log_probs(state, prefix[..., :level], cache)
+        return self.cached_log_probs(state, prefix, cache)[0]
+
+    def cached_log_probs(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
+        """See `Architecture`; the cache holds keys and values per layer, `()` at first."""
         level = prefix.shape[-1]
         if not level:
-            prefix = prefix[:, :1]
-        written = self._write(state, prefix)[:, :, -1]
-        return ops.log_softmax(self.out[level](written))
+            return ops.log_softmax(self.out[0](state["first"]))[:, None], cache
+        x = self.input_norm(self.ad_embedding.tables[level - 1](prefix[..., -1]))
+        before = ops.ones_like(state["mask"][:, 0], dtype="int32")
+        grown = []
+        for i, block in enumerate(self.blocks):
+            own = cache[i] if cache else ()
+            x = x + self._asked(i, x, state)
+            x, keys_values = block.step(x, state["begun"][i], before, own)
+            grown.append(keys_values)
+        shape = (*ops.shape(x)[:2], self.level_sizes[level])
+        logits = self.out[level](flat(self.output_norm(x)))
+        return ops.log_softmax(ops.reshape(logits, shape)), tuple(grown)

@@ -330,6 +330,9 @@ class SidRecommender(SequenceModel):
     def next_log_probs(self, state: Any, prefix: Any) -> Any:
         """Log-probabilities of the next code, for beam search.
 
+        With a `catalog_softmax` up to a constant per beam: to normalize them takes the codes that
+        the catalogue has after each prefix, which the search knows.
+
         Args:
             state: Of `user_state`.
             prefix: int32 `[B, W, l]`, the first `l` codes of each beam.
@@ -337,7 +340,10 @@ class SidRecommender(SequenceModel):
         Returns:
             float `[B, W, level_sizes[l]]`; at level 0, where all beams are equal, `[B, 1, ...]`.
         """
-        return self.architecture.next_log_probs(state, prefix)
+        return self._log_probs(self.architecture.next_logits(state, prefix))
+
+    def _log_probs(self, logits: Any) -> Any:
+        return logits if self.catalog_softmax is not None else ops.log_softmax(logits)
 
     def initial_cache(self, state: Any) -> Any:
         """What a beam carries from level to level, before the first code."""
@@ -349,7 +355,8 @@ class SidRecommender(SequenceModel):
         Returns:
             The log-probabilities, and the cache of the next level in the order of `prefix`.
         """
-        return self.architecture.cached_log_probs(state, prefix, cache)
+        logits, cache = self.architecture.cached_logits(state, prefix, cache)
+        return self._log_probs(logits), cache
 
     def sid_log_probs(self, state: Any, rows: Any) -> Any:
         """Log-probability of the full codes of given ads, as `SidDecoder` scores them.

@@ -108,7 +108,6 @@ def test_the_cache_changes_nothing(trained):
         beams = prefix[..., :level] if level else prefix[:, :1, :0]
         got, cache = model.cached_log_probs(state, beams, cache)
         np.testing.assert_allclose(got, model.next_log_probs(state, beams), atol=1e-5)
-        np.testing.assert_allclose(np.exp(got).sum(axis=-1), 1, atol=1e-5)
 
 
 def test_beam_search_equals_scoring_every_ad(trained):

@@ -40,11 +40,18 @@ def exhaustive(tables, codes, renormalize=False):
 
 @st.composite
 def problems(draw):
-    sizes = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=4)))
+    # Of 40 codes and more a trie reads children in blocks.
+    wide = st.sampled_from([(2, 40), (3, 2, 41), (2, 50, 3)])
+    narrow = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
+    sizes = draw(st.one_of(narrow, wide))
     product = int(np.prod(sizes))
-    keys = draw(st.sets(st.integers(0, product - 1), min_size=1, max_size=40))
-    codes = np.stack(np.unravel_index(np.array(draw(st.permutations(sorted(keys)))), sizes), axis=1)
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    if max(sizes) > 5:
+        keys = rng.permutation(product)[: draw(st.integers(1, product))]
+    else:
+        keys = draw(st.sets(st.integers(0, product - 1), min_size=1, max_size=40))
+        keys = np.array(draw(st.permutations(sorted(keys))))
+    codes = np.stack(np.unravel_index(keys, sizes), axis=1)
     batch = draw(st.integers(1, 3))
     tables, prefixes = [], 1
     for size in sizes:
@@ -222,3 +229,25 @@ def test_sizes_must_be_positive(beam, k):
     trie, tables = toy()
     with pytest.raises(ValueError, match="must be >= 1"):
         beam_search(table_model(tables, 1), trie, beam, k, 1)
+
+
+@pytest.mark.parametrize(("renormalize", "asked"), [(True, [[2]]), (False, [[3], [2], [1], [0]])])
+def test_at_the_last_level_shared_prefixes_alone_are_asked_for(renormalize, asked):
+    codes = np.array([[0, 0], [1, 0], [2, 0], [2, 1], [3, 0]])
+    seen = []
+
+    def next_log_probs(level, prefix, state):
+        seen.append(prefix.numpy().tolist())
+        chances = [[[0.1, 0.2, 0.3, 0.4]]] if level == 0 else [[[0.25, 0.75]] * prefix.shape[1]]
+        return tf.math.log(tf.constant(chances * 2)), state
+
+    trie = PrefixTrie.build(codes, (4, 2))
+    found = beam_search(next_log_probs, trie, 4, 5, 2, renormalize=renormalize)
+    assert seen == [[[[]]] * 2, [asked] * 2]
+    # The only ad of a prefix has its probability, but where codes count that nobody has.
+    alone = 1.0 if renormalize else 0.25
+    want = {0: 0.1 * alone, 1: 0.2 * alone, 2: 0.3 * 0.25, 3: 0.3 * 0.75, 4: 0.4 * alone}
+    order = sorted(want, key=lambda row: -want[row])
+    for rows, scores in zip(found.rows.numpy(), found.scores.numpy(), strict=True):
+        assert rows.tolist() == order
+        np.testing.assert_allclose(np.exp(scores), [want[row] for row in order], rtol=1e-5)

@@ -94,7 +94,7 @@ def test_log_probs_of_codes_agree_with_the_beam(trained, catalog):
     total = 0.0
     for level in range(3):
         prefix = tf.constant(np.tile(grid[:, :level], (2, 1, 1)), tf.int32)
-        level_scores = model.next_log_probs(state, prefix).numpy()
+        level_scores = tf.nn.log_softmax(model.next_log_probs(state, prefix)).numpy()
         level_scores = np.broadcast_to(level_scores, (2, len(grid), level_scores.shape[-1]))
         total = total + level_scores[:, np.arange(len(grid)), grid[:, level]]
     np.testing.assert_allclose(np.exp(total).sum(axis=1), 1, rtol=1e-4)

@@ -56,6 +56,29 @@ def test_every_node_counts_its_live_leaves(catalogue, random):
     assert leaves == {tuple(row): i for i, row in enumerate(codes.tolist())}
 
 
+@pytest.mark.parametrize("width", [3, 31, 32, 50])
+def test_children_are_those_of_the_node(width):
+    rng = np.random.default_rng(width)
+    codes = np.stack(np.unravel_index(rng.permutation(9 * width)[: 5 * width], (9, width)), axis=1)
+    # The first node has every code, so the widest window is full.
+    codes = np.unique(np.concatenate([codes, [(0, code) for code in range(width)]]), axis=0)
+    trie = PrefixTrie.build(codes, (9, width))
+    assert (trie.branch[1], trie.dense_depth) == (width, 1)
+    live = rng.random(len(codes)) < 0.7
+    trie.set_live(live)
+    found = [np.asarray(part)[0] for part in trie.children(1, tf.range(9)[None, :])]
+    assert found[0].shape == (9, trie.windows[1])
+    for node, (nodes, last, alive, inside) in enumerate(zip(*found, strict=True)):
+        mine = codes[:, 0] == node
+        assert trie.num_children(1, tf.constant([[node]])) == mine.sum() == inside.sum()
+        assert last[inside].tolist() == codes[mine, 1].tolist()
+        assert alive[inside].tolist() == live[mine].tolist()
+        assert not alive[~inside].any()
+        assert (codes[trie.leaf_rows.numpy()[nodes[inside]]] == codes[mine]).all()
+        place = trie.places(1, tf.fill([mine.sum()], node), tf.constant(nodes[inside]))
+        assert place.numpy().tolist() == np.flatnonzero(inside).tolist()
+
+
 def test_branch_is_the_largest_number_of_children():
     trie = PrefixTrie.build(np.array([[0, 0], [0, 1], [0, 3], [2, 1]]), (200, 4))
     assert trie.dense_depth == 0

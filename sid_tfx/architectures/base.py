@@ -141,8 +141,8 @@ class Architecture(keras.layers.Layer, abc.ABC):
         """The part `[B, hidden_size]` of a user state that dense retrieval reads."""
 
     @abc.abstractmethod
-    def next_log_probs(self, state: Any, prefix: Any) -> Any:
-        """Log-probabilities of the next code.
+    def next_logits(self, state: Any, prefix: Any) -> Any:
+        """Logits of the next code.
 
         Args:
             state: Of `user_state`.
@@ -156,9 +156,9 @@ class Architecture(keras.layers.Layer, abc.ABC):
         """What a beam carries from level to level, before the first: nothing by default."""
         return ()
 
-    def cached_log_probs(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
-        """As `next_log_probs`, with a cache in which only the last code of `prefix` is new."""
-        return self.next_log_probs(state, prefix), cache
+    def cached_logits(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
+        """As `next_logits`, with a cache in which only the last code of `prefix` is new."""
+        return self.next_logits(state, prefix), cache
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""

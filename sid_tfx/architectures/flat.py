@@ -105,18 +105,18 @@ class FlatDecoder(Architecture):
         """See `Architecture`."""
         return state["vector"]
 
-    def next_log_probs(self, state: Any, prefix: Any) -> Any:
+    def next_logits(self, state: Any, prefix: Any) -> Any:
         """See `Architecture`; reads the codes of `prefix` one after the other."""
         cache = self.initial_cache(state)
         for level in range(1, prefix.shape[-1]):
-            _, cache = self.cached_log_probs(state, prefix[..., :level], cache)
-        return self.cached_log_probs(state, prefix, cache)[0]
+            _, cache = self.cached_logits(state, prefix[..., :level], cache)
+        return self.cached_logits(state, prefix, cache)[0]
 
-    def cached_log_probs(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
+    def cached_logits(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
         """See `Architecture`; the cache holds keys and values per layer, `()` at first."""
         level = prefix.shape[-1]
         if not level:
-            return ops.log_softmax(self.out[0](state["vector"]))[:, None], cache
+            return self.out[0](state["vector"])[:, None], cache
         x = self.input_norm(self.ad_embedding.tables[level - 1](prefix[..., -1]))
         grown = []
         for i, block in enumerate(self.blocks):
@@ -125,4 +125,4 @@ class FlatDecoder(Architecture):
             grown.append(keys_values)
         shape = (*ops.shape(x)[:2], self.level_sizes[level])
         logits = self.out[level](flat(self.output_norm(x)))
-        return ops.log_softmax(ops.reshape(logits, shape)), tuple(grown)
+        return ops.reshape(logits, shape), tuple(grown)

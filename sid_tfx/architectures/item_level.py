@@ -98,8 +98,8 @@ class ItemLevel(Architecture):
         """See `Architecture`."""
         return state
 
-    def next_log_probs(self, state: Any, prefix: Any) -> Any:
+    def next_logits(self, state: Any, prefix: Any) -> Any:
         """See `Architecture`."""
         level = prefix.shape[-1]
         projected = self.head.state_in[level](state)[:, None, :]
-        return ops.log_softmax(self.head.level_logits(level, projected, prefix))
+        return self.head.level_logits(level, projected, prefix)

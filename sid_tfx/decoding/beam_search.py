@@ -60,9 +60,10 @@ def beam_search(
         next_log_probs: Called once per level as `next_log_probs(level, prefix, state)` with
             `prefix` int32 `[B, W, level]`, the codes so far, and the state of these beams; returns
             log-probabilities of the next code, float `[B, W, sizes[level]]`, and the new state,
-            tensors `[B, W, ...]`. `W` is static, 1 at level 0, and differs between levels.
-            Prefixes of fewer than `W` live nodes are padded with arbitrary codes, whose result is
-            ignored.
+            tensors `[B, W, ...]`. `W` is 1 at level 0 and differs between levels; static, but at
+            the last level of a search that renormalizes: there only those beams are asked for
+            whose prefix two or more ads share. Prefixes of fewer than `W` live nodes are padded
+            with arbitrary codes, whose result is ignored.
         trie: The catalogue.
         beam_size: Prefixes kept after each level.
         k: Results per request.
@@ -96,22 +97,23 @@ def beam_search(
     prefix = tf.zeros([batch_size, 1, 0], tf.int32)
     width = 1
     for level in range(trie.depth):
+        last = level == trie.depth - 1
+        row = tf.range(tf.shape(nodes)[0])[:, None] * width + tf.range(width)
+        if last and renormalize and width > 1:
+            row, prefix, state = _undecided(trie, nodes, prefix, state)
         log_probs, state = next_log_probs(level, prefix, state)
-        log_probs = tf.cast(log_probs, tf.float32)
-        log_probs = tf.reshape(log_probs, [-1, width, trie.sizes[level]])
-        # Written as a comparison so that NaN is floored too.
-        log_probs = tf.where(log_probs > LOG_PROB_FLOOR, log_probs, LOG_PROB_FLOOR)
-        children, codes, alive, step = _expand(trie, level, nodes, log_probs, renormalize)
+        log_probs = tf.reshape(tf.cast(log_probs, tf.float32), [-1, trie.sizes[level]])
+        children, codes, alive, step = _expand(trie, level, nodes, log_probs, row, renormalize)
         if excluded is not None and ancestors is not None:
             alive -= _excluded_counts(trie, level, nodes, ancestors, excluded[1])
-        branch = trie.branch[level]
+        window = trie.windows[level]
         total = tf.where(alive > 0, scores[:, :, None] + step, float("-inf"))
-        last = level == trie.depth - 1
-        kept = min(k if last else beam_size, width * branch, trie.num_nodes[level + 1])
-        scores, best = tf.math.top_k(tf.reshape(total, [-1, width * branch]), k=kept)
+        most = min(width * trie.branch[level], trie.num_nodes[level + 1])
+        kept = min(k if last else beam_size, most)
+        scores, best = tf.math.top_k(tf.reshape(total, [-1, width * window]), k=kept)
         nodes = _take(children, best)
         if not last:
-            parents = best // branch + tf.range(tf.shape(best)[0])[:, None] * width
+            parents = best // window + tf.range(tf.shape(best)[0])[:, None] * width
             prefix = tf.concat(
                 [_take_beams(prefix, parents), _take(codes, best)[:, :, None]], axis=2
             )
@@ -127,37 +129,73 @@ def beam_search(
     )
 
 
+def _undecided(
+    trie: PrefixTrie, nodes: tf.Tensor, prefix: tf.Tensor, state: BeamState
+) -> tuple[tf.Tensor, tf.Tensor, BeamState]:
+    """The beams `[B, W]` at the last level whose prefix more than one ad has, moved to the left.
+
+    Of most prefixes of a good catalogue one ad is left, whose probability is then 1.
+
+    Returns:
+        For each beam the row of `[B * W']` that answers for it, any row for those that are
+        decided; prefix and state of the `W'` beams, as many as the request with most of them has.
+    """
+    batch, width = tf.shape(nodes)[0], nodes.shape[1]
+    open_beams = trie.num_children(trie.depth - 1, nodes) > 1
+    place = tf.cumsum(tf.cast(open_beams, tf.int32), axis=1)
+    # One at least, for what models make of none is nobody's business.
+    most = tf.maximum(tf.reduce_max(place[:, -1]), 1)
+    # The first of equals comes first.
+    _, order = tf.math.top_k(tf.cast(open_beams, tf.int32), k=width)
+    picked = order[:, :most] + tf.range(batch)[:, None] * width
+
+    def take(values: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(_take_beams(values, picked), [batch, most, *values.shape[2:]])
+
+    row = tf.clip_by_value(place - 1, 0, most - 1) + tf.range(batch)[:, None] * most
+    return row, take(prefix), tf.nest.map_structure(take, state)
+
+
 def _expand(
-    trie: PrefixTrie, level: int, nodes: tf.Tensor, log_probs: tf.Tensor, renormalize: bool
+    trie: PrefixTrie,
+    level: int,
+    nodes: tf.Tensor,
+    log_probs: tf.Tensor,
+    row: tf.Tensor,
+    renormalize: bool,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Children of `nodes`: ids, codes, live leaves and log-probabilities, `[B, W, branch]` each."""
-    branch, size = trie.branch[level], trie.sizes[level]
+    """Children of `nodes`: ids, codes, live leaves and log-probabilities, `[B, W, window]` each.
+
+    Args:
+        log_probs: `[R, sizes[level]]`; at a dense level one row a node.
+        row: int32 `[B, W]`: whose row of `log_probs` is whose.
+    """
+    size = trie.sizes[level]
     if level < trie.dense_depth:
-        codes = tf.broadcast_to(tf.range(branch), tf.shape(log_probs))
-        children = nodes[:, :, None] * size + tf.range(branch)
+        log_probs = tf.reshape(log_probs, [-1, *nodes.shape[1:], size])
+        codes = tf.broadcast_to(tf.range(size), tf.shape(log_probs))
+        children = nodes[:, :, None] * size + tf.range(size)
         live = tf.gather(tf.reshape(trie.live[level + 1], [-1, size]), nodes)
         if renormalize:
             there = tf.gather(tf.reshape(trie.occupied[level + 1], [-1, size]), nodes)
-            log_probs = _normalized(log_probs, there)
-        return children, codes, live, log_probs
-    first = tf.gather(trie.first_child[level], nodes)[:, :, None]
-    end = tf.gather(trie.first_child[level], nodes + 1)[:, :, None]
-    children = first + tf.range(branch)
-    inside = children < end
-    children = tf.minimum(children, trie.num_nodes[level + 1] - 1)
-    codes = tf.cast(tf.gather(trie.codes[level + 1], children), tf.int32)
-    # A child past the end stands in as the last node of its depth: any node, for it isn't live.
-    live = tf.where(inside, trie.live_under(level + 1, children), 0)
-    beams = tf.range(tf.size(nodes)) * size
-    flat = tf.reshape(beams, tf.shape(first)) + codes
-    step = tf.gather(tf.reshape(log_probs, [-1]), flat)
-    return children, codes, live, _normalized(step, inside) if renormalize else step
+            return children, codes, live, _normalized(log_probs, there)
+        return children, codes, live, _floored(log_probs)
+    found = trie.children(level, nodes)
+    step = tf.gather(tf.reshape(log_probs, [-1]), row[:, :, None] * size + found.codes)
+    step = _normalized(step, found.inside) if renormalize else _floored(step)
+    return found.nodes, found.codes, found.live, step
 
 
 def _normalized(log_probs: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
     """Log-probabilities normalized over the last axis, where `there`."""
-    log_probs = tf.where(there, log_probs, LOG_PROB_FLOOR)
+    log_probs = _floored(log_probs, there)
     return log_probs - tf.reduce_logsumexp(log_probs, axis=-1, keepdims=True)
+
+
+def _floored(log_probs: tf.Tensor, there: tf.Tensor | bool = True) -> tf.Tensor:
+    """`LOG_PROB_FLOOR` where they are lower, NaN or not `there`."""
+    # Written as a comparison for the sake of NaN.
+    return tf.where((log_probs > LOG_PROB_FLOOR) & there, log_probs, LOG_PROB_FLOOR)
 
 
 def _excluded_leaves(trie: PrefixTrie, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -185,23 +223,20 @@ def _excluded_counts(
     ancestors: list[tf.Tensor],
     weights: tf.Tensor,
 ) -> tf.Tensor:
-    """Excluded live leaves under each child of `nodes`, int32 `[B, W, branch]`."""
-    branch = trie.branch[level]
+    """Excluded live leaves under each child of `nodes`, int32 `[B, W, window]`."""
+    window = trie.windows[level]
     above, below = ancestors[level], ancestors[level + 1]
-    if level < trie.dense_depth:
-        position = below - above * trie.sizes[level]
-    else:
-        position = below - tf.gather(trie.first_child[level], above)
+    position = trie.places(level, above, below)
     # The excluded ads are few, the children many: find the beam each ad is under, then scatter.
     batch, width = tf.shape(nodes)[0], tf.shape(nodes)[1]
     under = above[:, :, None] == nodes[:, None, :]
     beam = tf.argmax(under, axis=2, output_type=tf.int32)
     weights = tf.where(tf.reduce_any(under, axis=2), weights, 0)
-    flat = (tf.range(batch)[:, None] * width + beam) * branch + position
+    flat = (tf.range(batch)[:, None] * width + beam) * window + position
     counts = tf.scatter_nd(
-        tf.reshape(flat, [-1, 1]), tf.reshape(weights, [-1]), [batch * width * branch]
+        tf.reshape(flat, [-1, 1]), tf.reshape(weights, [-1]), [batch * width * window]
     )
-    return tf.reshape(counts, [batch, width, branch])
+    return tf.reshape(counts, [batch, width, window])
 
 
 def _take(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:

@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+# Neighbours are gathered together: one by one, 256 children of 1,000 nodes are 256,000 gathers.
+_BLOCK = 8
+# Narrower windows hold more of the neighbours' children than blocks save.
+_WIDE = 32
+
+
+class Children(NamedTuple):
+    """The children of nodes `[B, W]` of one depth, each node's in a window of one width `C`.
+
+    Attributes:
+        nodes: int32 `[B, W, C]`, nodes of the next depth in code order.
+        codes: int32 `[B, W, C]`, their last codes.
+        live: int32 `[B, W, C]`, leaves under them that may be returned; 0 for others' children.
+        inside: bool `[B, W, C]`, whether they are children of the node and not a neighbour's.
+    """
+
+    nodes: tf.Tensor
+    codes: tf.Tensor
+    live: tf.Tensor
+    inside: tf.Tensor
 
 
 class PrefixTrie(tf.Module):
@@ -27,9 +49,12 @@ class PrefixTrie(tf.Module):
         dense_depth: Deepest dense depth.
         branch: Per depth, the most children that any node there has.
         first_child: Per depth from `dense_depth` on, int32 `[nodes + 1]`.
-        codes: Per depth from `dense_depth + 1` on, int16 or int32 `[nodes]`: the last code.
+        codes: Per depth from `dense_depth + 1` on, int16 or int32 `[nodes + p]`: the last code,
+            with zeros after the last node up to whole blocks.
         occupied: Per dense depth but the root's, bool `[nodes]`: whether an ad has this prefix.
-        live: Per depth but the last, int32 `[nodes]`: leaves under the node that may be returned.
+        live: Per depth but the last, int32 `[nodes + p]`: leaves under the node that may be
+            returned; zeros after the last node as in `codes`.
+        windows: Per depth, the width of what `children` returns, at least `branch`.
         live_rows: bool `[num_leaves]` by catalogue row: the ads that may be returned.
         leaf_rows: int32 `[num_leaves]`: catalogue row of each leaf.
         row_leaves: int32 `[num_leaves]`: leaf of each catalogue row.
@@ -68,12 +93,17 @@ class PrefixTrie(tf.Module):
             for d in range(self.depth)
         ]
         self.codes = [
-            _variable(codes[d], f"codes_{d}") if d in codes else None for d in range(self.depth + 1)
+            _variable(np.pad(codes[d], (0, self._rest(d))), f"codes_{d}") if d in codes else None
+            for d in range(self.depth + 1)
         ]
         self.live = [
-            _variable(np.zeros(nodes, np.int32), f"live_{d}")
+            _variable(np.zeros(nodes + self._rest(d), np.int32), f"live_{d}")
             for d, nodes in enumerate(num_nodes[:-1])
         ]
+        self.windows = tuple(
+            size if d < dense_depth or size < _WIDE else -(-(size + _BLOCK - 1) // _BLOCK) * _BLOCK
+            for d, size in enumerate(branch)
+        )
         self.live_rows = _variable(np.ones(self.num_leaves, bool), "live_rows")
         self.set_live(tf.ones([self.num_leaves], tf.bool))
         self.occupied = [
@@ -178,7 +208,47 @@ class PrefixTrie(tf.Module):
                 counts = ends[1:] - ends[:-1]
             else:
                 counts = tf.reduce_sum(tf.reshape(counts, [-1, self.sizes[depth]]), axis=1)
-            self.live[depth].assign(counts)
+            self.live[depth].assign(tf.pad(counts, [[0, self._rest(depth)]]))
+
+    def children(self, depth: int, nodes: tf.Tensor) -> Children:
+        """The children of int32 `nodes` `[B, W]` at `depth`, at least `dense_depth`."""
+        below, last = depth + 1, self.num_nodes[depth + 1] - 1
+        first = tf.gather(self.first_child[depth], nodes)[:, :, None]
+        end = tf.gather(self.first_child[depth], nodes + 1)[:, :, None]
+        if self.windows[depth] < _WIDE:
+            found = first + tf.range(self.windows[depth])
+            inside = found < end
+            found = tf.minimum(found, last)
+            codes, live = tf.gather(self.codes[below], found), self.live_under(below, found)
+        else:
+            # Whole blocks from the one that the first child is in.
+            block = first // _BLOCK
+            found = block * _BLOCK + tf.range(self.windows[depth])
+            inside = (found >= first) & (found < end)
+            found = tf.minimum(found, last)
+            block = tf.minimum(block + tf.range(self.windows[depth] // _BLOCK), last // _BLOCK)
+            codes = _gather_blocks(self.codes[below], block)
+            if below < self.depth:
+                live = _gather_blocks(self.live[below], block)
+            else:
+                live = self.live_under(below, found)
+        return Children(found, tf.cast(codes, tf.int32), tf.where(inside, live, 0), inside)
+
+    def places(self, depth: int, nodes: tf.Tensor, children: tf.Tensor) -> tf.Tensor:
+        """Where a child int32 `[...]` of each node `[...]` at `depth` stands in its window."""
+        if depth < self.dense_depth:
+            return children - nodes * self.sizes[depth]
+        first = tf.gather(self.first_child[depth], nodes)
+        return children - (first if self.windows[depth] < _WIDE else first // _BLOCK * _BLOCK)
+
+    def num_children(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
+        """Children of int32 `nodes` at `depth`, at least `dense_depth`, live or not."""
+        first = self.first_child[depth]
+        return tf.gather(first, nodes + 1) - tf.gather(first, nodes)
+
+    def _rest(self, depth: int) -> int:
+        """Entries that fill the last block of the arrays of a depth."""
+        return -self.num_nodes[depth] % _BLOCK if depth > self.dense_depth else 0
 
     def live_under(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
         """Leaves that may be returned under int32 `nodes` at `depth`, int32 of the same shape."""
@@ -207,6 +277,12 @@ def _sorted_order(codes: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
     for level, size in enumerate(sizes):
         key = key * size + codes[:, level]
     return np.argsort(key, kind="stable")
+
+
+def _gather_blocks(values: tf.Variable, block: tf.Tensor) -> tf.Tensor:
+    """Blocks int32 `[B, W, n]` of values as `[B, W, n * _BLOCK]`."""
+    found = tf.gather(tf.reshape(values, [-1, _BLOCK]), block)
+    return tf.reshape(found, [-1, *block.shape[1:-1], block.shape[-1] * _BLOCK])
 
 
 def _variable(values: np.ndarray, name: str) -> tf.Variable:

@@ -17,7 +17,7 @@ BENCHMARKS: Mapping[str, tuple[str, ...]] = {
     "retrieval": ("--vectors", "10000", "--vectors", "100000"),
     "decoding": (
         "--catalogue-size", "10000", "--catalogue-size", "1000000",
-        "--repeats", "20", "--peer-repeats", "5",
+        "--repeats", "5", "--peer-repeats", "5",
     ),
     "dense_candidates": ("--ads", "10000", "--ads", "100000", "--repeats", "20"),
     "serving": (),

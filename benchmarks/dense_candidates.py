@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import common, generated
-from benchmarks.served import Calls, served
+from benchmarks.served import Call, served
 from sid_tfx.decoder import DENSE_CANDIDATES, SidDecoder
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.retrieval import build_index
@@ -75,7 +75,11 @@ def build(
 
 
 def measure(
-    calls: Mapping[str, Calls], ads: int, beam: int, batch: int, repeats: int
+    calls: Mapping[str, Mapping[tuple[int, int], Call]],
+    ads: int,
+    beam: int,
+    batch: int,
+    repeats: int,
 ) -> list[common.Record]:
     """A record per subject at one batch; they take turns, call by call."""
     turns = {subject: found[beam, batch] for subject, found in calls.items()}

@@ -17,19 +17,15 @@ from sid_tfx.decoder import SidDecoder
 REQUESTS = 16
 """Different batches of histories that the calls of a setting take in turn."""
 
-Calls = Mapping[tuple[int, int], Callable[[], np.ndarray]]
-"""A call of `recommend` for each beam and number of users."""
+Call = Callable[[], np.ndarray]
+"""A call of `recommend`."""
 
 
-def served(
-    decoder: SidDecoder, settings: Sequence[tuple[int, int]], history_length: int, k: int,
-    seed: int, mode: str = "generative",
-) -> Calls:  # fmt: skip
-    """Calls of `recommend` at these beams and batches, as the model server makes them.
-
-    The decoder is exported and loaded into a session, where a request runs in its caller's thread.
-    A `tf.function` called from Python hands its operations to a pool of threads: that is slower.
-    """
+def export(
+    decoder: SidDecoder, folder: Path, settings: Sequence[tuple[int, int]], history_length: int,
+    k: int, mode: str = "generative",
+) -> None:  # fmt: skip
+    """Writes a SavedModel that answers `recommend` at these beams and numbers of users."""
 
     def signature(beam: int, batch: int) -> tf.types.experimental.GenericFunction:
         @tf.function(
@@ -43,18 +39,41 @@ def served(
 
         return recommend
 
+    signatures = {_name(*setting): signature(*setting) for setting in settings}
+    tf.saved_model.save(decoder, str(folder), signatures=signatures)
+
+
+def call(servable: Servable, beam: int, batch: int, histories: np.ndarray) -> Call:
+    """Calls one beam and number of users as the model server does.
+
+    In a session a request runs in its caller's thread. A `tf.function` called from Python hands its
+    operations to a pool of threads: that is slower.
+
+    Args:
+        servable: What `export` wrote.
+        beam: One of its beams.
+        batch: One of its numbers of users.
+        histories: int32 `[batch * n, T]`; the calls take `batch` of them in turn.
+    """
+    turns = itertools.cycle(np.split(histories.astype(np.int32), len(histories) // batch))
+    return lambda: servable.run(_name(beam, batch), {"rows": next(turns)}, ["rows"])[0]
+
+
+def served(
+    decoder: SidDecoder, settings: Sequence[tuple[int, int]], history_length: int, k: int,
+    seed: int, mode: str = "generative",
+) -> Mapping[tuple[int, int], Call]:  # fmt: skip
+    """A call of `recommend` for each beam and number of users, exported and loaded."""
     with tempfile.TemporaryDirectory() as folder:
-        signatures = {_name(*setting): signature(*setting) for setting in settings}
-        tf.saved_model.save(decoder, folder, signatures=signatures)
+        export(decoder, Path(folder), settings, history_length, k, mode)
         servable = Servable(Path(folder), "decoder", 1)
-
-    def call(beam: int, batch: int) -> Callable[[], np.ndarray]:
-        ads = decoder.trie.num_leaves
-        rows = generated.histories(ads, batch * REQUESTS, history_length, seed)
-        turns = itertools.cycle(np.split(rows.astype(np.int32), REQUESTS))
-        return lambda: servable.run(_name(beam, batch), {"rows": next(turns)}, ["rows"])[0]
-
-    return {setting: call(*setting) for setting in settings}
+    ads = decoder.trie.num_leaves
+    return {
+        (beam, batch): call(
+            servable, beam, batch, generated.histories(ads, batch * REQUESTS, history_length, seed)
+        )
+        for beam, batch in settings
+    }
 
 
 def _name(beam: int, batch: int) -> str:

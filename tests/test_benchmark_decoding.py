@@ -7,12 +7,14 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import decoding, generated
+from benchmarks.decoding_subjects import PEERS, Subject
 from benchmarks.peers import generation
 from sid_tfx.decoding import PrefixTrie
 
 pytestmark = pytest.mark.unit
 
 SHAPE = ("--beam", 4, "--batch", 2, "--k", 3, "--codebook-size", 16, "--history-length", 5)
+ONE = ("--threads", 1)
 
 
 def run(file, *arguments):
@@ -22,8 +24,9 @@ def run(file, *arguments):
     return done.output, json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_a_growing_catalogue(tmp_path):
-    sizes = ("--catalogue-size", 300, "--catalogue-size", 100, "--repeats", 1)
+    sizes = ("--catalogue-size", 300, "--catalogue-size", 100, "--repeats", 1, *ONE)
     output, records = run(tmp_path / "d.json", *sizes, "--peer-python", tmp_path / "python")
     assert "Hugging Face skipped: its environment is absent" in output
     small, large, *ids = records
@@ -32,6 +35,7 @@ def test_a_growing_catalogue(tmp_path):
     for record in (small, large):
         assert (record["subject"], record["beam"], record["batch"]) == ("sid_decoder", 4, 2)
         assert record["median_ms"] > 0
+        assert record["threads"] == 1
         sids = generated.sids(record["catalogue_size"], codebook_size=16)
         trie = PrefixTrie.build(sids.codes, sids.sizes)
         assert record["bytes_per_ad"] == pytest.approx(trie.nbytes / len(sids.codes), abs=0.01)
@@ -55,16 +59,31 @@ def test_a_growing_catalogue(tmp_path):
 )
 def test_the_peers_decode_the_same_catalogue(tmp_path):
     once = ("--catalogue-size", 100, "--repeats", 1, "--peer-repeats", 1)
-    output, records = run(tmp_path / "d.json", *once)
+    output, records = run(tmp_path / "d.json", *once, "--threads", 1, "--threads", 2)
     assert "against Hugging Face" in output
     compared = {record["subject"]: record for record in records[:3]}
-    assert list(compared) == [decoding.SUBJECT, *decoding.PEERS]
+    assert list(compared) == [decoding.SUBJECT, *PEERS]
     ours, tiger, equal = compared.values()
     assert tiger["ratio_to_hf"] == equal["ratio_to_hf_equal"] == 1
     assert ours["ratio_to_hf"] == pytest.approx(tiger["median_ms"] / ours["median_ms"], rel=0.05)
     assert tiger["parameters"] == generation.TIGER.parameters(1 + 3 * 16 + generated.DEDUP_SIZE)
     assert equal["parameters"] == pytest.approx(ours["parameters"], rel=0.01)
     assert "transformers" in tiger["library"]
+    assert "tensorflow" in ours["library"]
+    assert {record["threads"] for record in compared.values()} <= {1, 2}
+
+
+def test_a_subject_takes_the_threads_that_are_faster():
+    class Worker:
+        def __init__(self, threads):
+            self.calls, self.milliseconds = 0, {1: [5.0], 2: [3.0], 4: [4.0]}[threads]
+
+        def run(self, task):
+            self.calls += 1
+            # What the first call takes says nothing.
+            return {"milliseconds": self.milliseconds if self.calls > 1 else [0.0]}
+
+    assert Subject(Worker).fastest("20 1 10", (1, 2, 4)) == 2
 
 
 def test_sids_are_those_of_the_catalogue_and_distinct():
@@ -80,7 +99,7 @@ def test_sids_are_those_of_the_catalogue_and_distinct():
 
 
 def test_a_job_survives_its_file(tmp_path):
-    job = generation.Job(tmp_path, (4, 4, 2), generation.TIGER, 2, 0)
+    job = generation.Job(tmp_path, (4, 4, 2), generation.TIGER, 100, 2, 0)
     job.save()
     np.save(tmp_path / "codes.npy", np.array([[3, 0, 1], [0, 3, 0]], np.int32))
     assert generation.Job.load(tmp_path) == job

@@ -1,4 +1,4 @@
-"""What both sides of the decoding benchmark agree on: the model sizes and the requests."""
+"""What the sides of the decoding benchmark agree on: the model sizes and the requests."""
 
 from __future__ import annotations
 
@@ -75,20 +75,22 @@ def of_parameters(parameters: int, tokens: int) -> T5Size:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A T5 to decode with.
+    """A model to decode with.
 
     Attributes:
-        folder: holds `codes.npy`, int32 [N, levels], of every ad, and `histories.npy`, int32 [U, T]
-            of row + 1.
+        folder: holds `histories.npy`, int32 [U, T] of row + 1; for a T5 `codes.npy`, int32
+            [N, levels], of every ad; for a recommender of ours its SavedModel `servable`.
         level_sizes: codes of each level.
-        size: of the T5.
+        size: of a T5; None for a recommender of ours.
+        parameters: that the recommender of ours has.
         threads: of the library.
         seed: of the weights.
     """
 
     folder: Path
     level_sizes: tuple[int, ...]
-    size: T5Size
+    size: T5Size | None
+    parameters: int
     threads: int
     seed: int
 
@@ -109,7 +111,7 @@ class Job:
         changed = {
             "folder": folder,
             "level_sizes": tuple(fields["level_sizes"]),
-            "size": T5Size(**fields["size"]),
+            "size": fields["size"] and T5Size(**fields["size"]),
         }
         return cls(**{**fields, **changed})
 

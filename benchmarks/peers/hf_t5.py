@@ -23,6 +23,7 @@ class HuggingFaceT5:
         torch.set_num_threads(job.threads)
         torch.manual_seed(job.seed)
         size = job.size
+        assert size is not None
         config = transformers.T5Config(
             vocab_size=job.tokens,
             d_model=size.d_model,
@@ -78,7 +79,7 @@ class HuggingFaceT5:
         milliseconds = 1e3 * (time.perf_counter() - begin)
         rows = np.array([self._items[tuple(item)] for item in codes.tolist()])
         distinct = min(len(set(part)) for part in rows.reshape(request.batch, -1).tolist())
-        return {"milliseconds": milliseconds, "distinct": distinct}
+        return {"milliseconds": [milliseconds], "distinct": distinct}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import generated
-from serving.servable import Servable
+from serving.batch_parameters import BatchingParameters
+from serving.batch_scheduler import BatchScheduler
+from serving.batching import BatchingServable
+from serving.caller import Caller, answer_of
+from serving.servable import Runnable, Servable
 from sid_tfx.decoder import SidDecoder
 
 REQUESTS = 16
@@ -29,7 +33,7 @@ def export(
 
     def signature(beam: int, batch: int) -> tf.types.experimental.GenericFunction:
         @tf.function(
-            input_signature=[tf.TensorSpec([batch, history_length], tf.int32, "rows")],
+            input_signature=[tf.TensorSpec([None, history_length], tf.int32, "rows")],
             autograph=False,
         )
         def recommend(rows: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -43,7 +47,7 @@ def export(
     tf.saved_model.save(decoder, str(folder), signatures=signatures)
 
 
-def call(servable: Servable, beam: int, batch: int, histories: np.ndarray) -> Call:
+def call(servable: Runnable, beam: int, batch: int, histories: np.ndarray) -> Call:
     """Calls one beam and number of users as the model server does.
 
     In a session a request runs in its caller's thread. A `tf.function` called from Python hands its
@@ -56,7 +60,32 @@ def call(servable: Servable, beam: int, batch: int, histories: np.ndarray) -> Ca
         histories: int32 `[batch * n, T]`; the calls take `batch` of them in turn.
     """
     turns = itertools.cycle(np.split(histories.astype(np.int32), len(histories) // batch))
-    return lambda: servable.run(_name(beam, batch), {"rows": next(turns)}, ["rows"])[0]
+    name = _name(beam, batch)
+
+    def recommend() -> np.ndarray:
+        inputs = {"rows": next(turns)}
+        [rows] = answer_of(
+            lambda done: servable.submit(name, inputs, ["rows"], Caller(), done), None
+        )
+        return rows
+
+    return recommend
+
+
+def in_pieces(servable: Servable, batch: int, threads: int) -> Runnable:
+    """A servable that runs a call of `batch` users in as many pieces at once as it has threads.
+
+    It is the model server's batching with `enable_large_batch_splitting`.
+    """
+    if min(batch, threads) == 1:
+        return servable
+    parameters = BatchingParameters(
+        max_batch_size=batch,
+        num_batch_threads=threads,
+        enable_large_batch_splitting=True,
+        max_execution_batch_size=-(-batch // threads),
+    )
+    return BatchingServable(servable, BatchScheduler(parameters), parameters)
 
 
 def served(

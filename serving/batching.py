@@ -3,12 +3,15 @@
 A request gets what it would get alone: only calls of one signature and equal shapes are merged, no
 input is padded to another's length, and when a batch fails its calls run one by one, so that the
 error reaches the request that caused it and no other. Where the parameters allow it, a call of more
-rows than a batch is run in pieces, one after the other.
+rows than a batch is run in pieces, as many at once as there are threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 
 import grpc
 import numpy as np
@@ -65,48 +68,34 @@ class BatchingServable:
                 done([np.concatenate([answer[alias] for answer in answers]) for alias in outputs])
 
         if rows <= size:
-            pieces = [inputs]
-        else:
-            pieces = [
-                {alias: value[start : start + size] for alias, value in inputs.items()}
-                for start in range(0, rows, size)
-            ]
-        self._in_turn(signature, pieces, caller, [], join)
+            self._queue(signature, inputs, caller, lambda answer: join(_listed(answer)))
+            return
+        pieces = [
+            {alias: value[start : start + size] for alias, value in inputs.items()}
+            for start in range(0, rows, size)
+        ]
+        _Pieces(partial(self._queue, signature, caller=caller), pieces, join).start(
+            self._parameters.threads
+        )
 
     def close(self) -> None:
         """Frees the servable. No call may be running."""
         self._servable.close()
 
-    def _in_turn(
+    def _queue(
         self,
         signature: str,
-        pieces: Sequence[Inputs],
+        inputs: Inputs,
         caller: Caller,
-        answers: list[Inputs],
-        done: Done,
+        done: Callable[[Inputs | Exception], None],
     ) -> None:
-        """Queues the first piece, and each further one when that before it is answered."""
-
-        def answered(answer: Inputs | Exception) -> None:
-            if isinstance(answer, Exception):
-                done(answer)
-                return
-            answers.append(answer)
-            if len(pieces) == 1:
-                done(answers)
-                return
-            try:
-                self._in_turn(signature, pieces[1:], caller, answers, done)
-            except ServingError as error:
-                done(error)
-
-        inputs = pieces[0]
+        """Queues what fits into a batch."""
         rows = _rows(inputs)
         if rows == 0:
             # No row tells its answer from another's: such a call shares its batch with none.
             key: Hashable = object()
             self._scheduler.submit(
-                key, lambda batch: [self._run_alone(signature, inputs)], inputs, 0, caller, answered
+                key, lambda batch: [self._run_alone(signature, inputs)], inputs, 0, caller, done
             )
             return
         shapes = tuple([value.shape[1:] for value in inputs.values()])
@@ -116,7 +105,7 @@ class BatchingServable:
             inputs,
             rows,
             caller,
-            answered,
+            done,
         )
 
     def _run_alone(self, signature: str, inputs: Inputs) -> Inputs:
@@ -153,6 +142,91 @@ class BatchingServable:
             {alias: value[end - size : end] for alias, value in zip(aliases, values, strict=True)}
             for size, end in zip(sizes, ends, strict=True)
         ]
+
+
+class _Pieces:
+    """The pieces of one call; tells what they come to once none of them runs any more.
+
+    Args:
+        queue: queues one piece; may raise instead.
+        pieces: at least one.
+        done: told the answers in the order of the pieces, or the first error.
+    """
+
+    def __init__(
+        self,
+        queue: Callable[..., None],
+        pieces: Sequence[Inputs],
+        done: Callable[[list[Inputs] | Exception], None],
+    ) -> None:
+        self._queue, self._pieces, self._done = queue, pieces, done
+        self._answers: list[Inputs] = [{} for _ in pieces]
+        self._waiting = deque(range(len(pieces)))
+        self._running = 0
+        self._error: Exception | None = None
+        self._lock = threading.Lock()
+
+    def start(self, at_once: int) -> None:
+        """Queues as many pieces; each that is answered makes room for a further one.
+
+        Raises:
+            ServingError: of the first piece, which was not queued; `done` is told nothing then.
+        """
+        with self._lock:
+            first = self._take()
+        assert first is not None
+        self._submit(first)
+        for _ in range(at_once - 1):
+            with self._lock:
+                index = self._take()
+            if index is None:
+                return
+            self._begin(index)
+
+    def _take(self) -> int | None:
+        """The next piece to queue; none after an error."""
+        if self._error is not None or not self._waiting:
+            return None
+        self._running += 1
+        return self._waiting.popleft()
+
+    def _submit(self, index: int) -> None:
+        self._queue(inputs=self._pieces[index], done=partial(self._answered, index))
+
+    def _begin(self, index: int) -> None:
+        # Once more where the last of the others is answered between the refusal and the look.
+        for _ in range(2):
+            try:
+                self._submit(index)
+                return
+            except ServingError as error:
+                refusal = error
+            with self._lock:
+                if self._running > 1:
+                    # No room for two of them: when another one is answered there may be.
+                    self._running -= 1
+                    self._waiting.appendleft(index)
+                    return
+        self._answered(index, refusal)
+
+    def _answered(self, index: int, answer: Inputs | Exception) -> None:
+        with self._lock:
+            self._running -= 1
+            if isinstance(answer, Exception):
+                self._error = self._error or answer
+            else:
+                self._answers[index] = answer
+            following = self._take()
+            over = self._running == 0
+        if following is not None:
+            self._begin(following)
+        elif over:
+            # Not before: the model may be unloaded as soon as nobody waits for it.
+            self._done(self._error or self._answers)
+
+
+def _listed(answer: Inputs | Exception) -> list[Inputs] | Exception:
+    return answer if isinstance(answer, Exception) else [answer]
 
 
 def _merge(batch: Sequence[Inputs], padding: int) -> dict[str, np.ndarray]:

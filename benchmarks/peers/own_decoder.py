@@ -20,15 +20,13 @@ _CALLS = 5
 
 
 class OwnDecoder:
-    """A servable in a session, whose calls run on as many threads as the job says."""
+    """A servable in a session, an operation on one thread, a call in as many pieces as threads."""
 
     def __init__(self, job: Job) -> None:
         self.version = f"tensorflow {tf.__version__}"
         self.parameters = job.parameters
-        # The first session of a process decides how many threads an operation may use.
-        self._servable = Servable(
-            job.folder / "servable", "decoder", 1, intra_op_threads=job.threads
-        )
+        self._threads = job.threads
+        self._servable = Servable(job.folder / "servable", "decoder", 1, intra_op_threads=1)
         self._histories = np.load(job.folder / "histories.npy")
         self._calls: dict[str, Callable[[], Any]] = {}
 
@@ -41,9 +39,8 @@ class OwnDecoder:
         """
         if task not in self._calls:
             request = Request.from_task(task)
-            self._calls[task] = served.call(
-                self._servable, request.beam, request.batch, self._histories
-            )
+            servable = served.in_pieces(self._servable, request.batch, self._threads)
+            self._calls[task] = served.call(servable, request.beam, request.batch, self._histories)
         call = self._calls[task]
         call()
         milliseconds = []

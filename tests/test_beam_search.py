@@ -251,3 +251,19 @@ def test_at_the_last_level_shared_prefixes_alone_are_asked_for(renormalize, aske
     for rows, scores in zip(found.rows.numpy(), found.scores.numpy(), strict=True):
         assert rows.tolist() == order
         np.testing.assert_allclose(np.exp(scores), [want[row] for row in order], rtol=1e-5)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_ads_of_distinct_prefixes_need_no_last_level(beam_size):
+    def next_log_probs(level, prefix, state):
+        if level:
+            assert prefix.shape == (1, 1, 1)
+            return tf.fill([1, 1, 2], np.nan), state
+        return tf.math.log([[[0.1, 0.2, 0.3, 0.4]]]), state
+
+    trie = PrefixTrie.build(np.array([[0, 0], [1, 1], [3, 0]]), (4, 2))
+    assert trie.num_shared == 0
+    found = beam_search(next_log_probs, trie, beam_size, beam_size, 1, renormalize=True)
+    assert found.rows.numpy().tolist() == [[2, 1, 0][:beam_size]]
+    want = np.array([[4 / 7, 2 / 7, 1 / 7]])[:, :beam_size]
+    np.testing.assert_allclose(np.exp(found.scores), want, rtol=1e-5)

@@ -60,10 +60,10 @@ def beam_search(
         next_log_probs: Called once per level as `next_log_probs(level, prefix, state)` with
             `prefix` int32 `[B, W, level]`, the codes so far, and the state of these beams; returns
             log-probabilities of the next code, float `[B, W, sizes[level]]`, and the new state,
-            tensors `[B, W, ...]`. `W` is 1 at level 0 and differs between levels; static, but at
-            the last level of a search that renormalizes: there only those beams are asked for
-            whose prefix two or more ads share. Prefixes of fewer than `W` live nodes are padded
-            with arbitrary codes, whose result is ignored.
+            tensors `[B, W, ...]`. `W` is static, 1 at level 0, and differs between levels; at the
+            last level of a search that renormalizes it is no more than the prefixes that ads
+            share. Prefixes of fewer than `W` live nodes are padded with arbitrary codes, whose
+            result is ignored.
         trie: The catalogue.
         beam_size: Prefixes kept after each level.
         k: Results per request.
@@ -99,7 +99,7 @@ def beam_search(
     for level in range(trie.depth):
         last = level == trie.depth - 1
         row = tf.range(tf.shape(nodes)[0])[:, None] * width + tf.range(width)
-        if last and renormalize and width > 1:
+        if last and renormalize and trie.num_shared < width:
             row, prefix, state = _undecided(trie, nodes, prefix, state)
         log_probs, state = next_log_probs(level, prefix, state)
         log_probs = tf.reshape(tf.cast(log_probs, tf.float32), [-1, trie.sizes[level]])
@@ -138,21 +138,20 @@ def _undecided(
 
     Returns:
         For each beam the row of `[B * W']` that answers for it, any row for those that are
-        decided; prefix and state of the `W'` beams, as many as the request with most of them has.
+        decided; prefix and state of `W'` beams, as many as can share a prefix in this catalogue.
     """
     batch, width = tf.shape(nodes)[0], nodes.shape[1]
-    open_beams = trie.num_children(trie.depth - 1, nodes) > 1
-    place = tf.cumsum(tf.cast(open_beams, tf.int32), axis=1)
-    # One at least, for what models make of none is nobody's business.
-    most = tf.maximum(tf.reduce_max(place[:, -1]), 1)
+    # One at least: what models make of none is nobody's business.
+    most = max(1, min(width, trie.num_shared))
+    shared = tf.cast(trie.num_children(trie.depth - 1, nodes) > 1, tf.int32)
     # The first of equals comes first.
-    _, order = tf.math.top_k(tf.cast(open_beams, tf.int32), k=width)
-    picked = order[:, :most] + tf.range(batch)[:, None] * width
+    order = tf.math.top_k(shared, k=most).indices + tf.range(batch)[:, None] * width
 
     def take(values: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(_take_beams(values, picked), [batch, most, *values.shape[2:]])
+        return tf.reshape(_take_beams(values, order), [batch, most, *values.shape[2:]])
 
-    row = tf.clip_by_value(place - 1, 0, most - 1) + tf.range(batch)[:, None] * most
+    row = tf.clip_by_value(tf.cumsum(shared, axis=1) - 1, 0, most - 1)
+    row += tf.range(batch)[:, None] * most
     return row, take(prefix), tf.nest.map_structure(take, state)
 
 

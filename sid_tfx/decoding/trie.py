@@ -54,6 +54,8 @@ class PrefixTrie(tf.Module):
         occupied: Per dense depth but the root's, bool `[nodes]`: whether an ad has this prefix.
         live: Per depth but the last, int32 `[nodes + p]`: leaves under the node that may be
             returned; zeros after the last node as in `codes`.
+        num_shared: Nodes above the leaves that have more than one: the last code tells their ads
+            apart.
         windows: Per depth, the width of what `children` returns, at least `branch`.
         live_rows: bool `[num_leaves]` by catalogue row: the ads that may be returned.
         leaf_rows: int32 `[num_leaves]`: catalogue row of each leaf.
@@ -100,6 +102,7 @@ class PrefixTrie(tf.Module):
             _variable(np.zeros(nodes + self._rest(d), np.int32), f"live_{d}")
             for d, nodes in enumerate(num_nodes[:-1])
         ]
+        self.num_shared = int((np.diff(first_child[self.depth - 1]) > 1).sum())
         self.windows = tuple(
             size if d < dense_depth or size < _WIDE else -(-(size + _BLOCK - 1) // _BLOCK) * _BLOCK
             for d, size in enumerate(branch)

@@ -39,6 +39,7 @@ def output(tmp_path_factory) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_it_goes_through_every_step(output):
     assert "150 ads, 200 users" in output
     assert re.search(r"\d+ co-engaged pairs", output)
@@ -46,6 +47,7 @@ def test_it_goes_through_every_step(output):
     assert re.search(r"\n +\d+-\d+-\d+-\d+ +\w+ > \w", output)
 
 
+@pytest.mark.slow
 def test_it_compares_four_methods(output):
     methods = ("popularity", "item kNN", "SID, generative", "SID, hybrid")
     for method in methods:

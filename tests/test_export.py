@@ -205,7 +205,7 @@ def _same(left: dict, right: dict) -> None:
             np.testing.assert_array_equal(value, right[name], err_msg=name)
 
 
-@pytest.mark.parametrize("flavour", ["portable", "scann"])
+@pytest.mark.parametrize("flavour", ["portable", pytest.param("scann", marks=pytest.mark.slow)])
 def test_every_signature_answers_in_a_fresh_process_as_in_this_one(flavour, request):
     servable, path = request.getfixturevalue(flavour)
     requests = _requests()

@@ -391,6 +391,7 @@ assert losses[-1] < losses[0], losses
 """
 
 
+@pytest.mark.slow
 def test_jax_gives_the_same_states_and_trains(trained, catalog, tmp_path):
     model = trained[0]
     model.save(tmp_path / "tf.keras")

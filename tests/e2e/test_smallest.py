@@ -40,6 +40,7 @@ def test_three_ads_without_category_are_served(tmp_path):
     assert found["metrics"]["recall@5"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_log_with_nothing_to_learn_from_is_refused(tmp_path):
     result = pipeline("run", *_market(tmp_path, events_per_user=3), check=False)
     assert result.returncode == 3

@@ -140,9 +140,8 @@ class Architecture(keras.layers.Layer, abc.ABC):
     def user_vector(self, state: Any) -> Any:
         """The part `[B, hidden_size]` of a user state that dense retrieval reads."""
 
-    @abc.abstractmethod
     def next_logits(self, state: Any, prefix: Any) -> Any:
-        """Logits of the next code.
+        """Logits of the next code; reads the codes of `prefix` one after the other.
 
         Args:
             state: Of `user_state`.
@@ -151,14 +150,18 @@ class Architecture(keras.layers.Layer, abc.ABC):
         Returns:
             float `[B, W, level_sizes[l]]`; at level 0, where all beams are equal, `[B, 1, ...]`.
         """
+        cache = self.initial_cache(state)
+        for level in range(1, prefix.shape[-1]):
+            _, cache = self.cached_logits(state, prefix[..., :level], cache)
+        return self.cached_logits(state, prefix, cache)[0]
 
     def initial_cache(self, state: Any) -> Any:
         """What a beam carries from level to level, before the first: nothing by default."""
         return ()
 
+    @abc.abstractmethod
     def cached_logits(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
         """As `next_logits`, with a cache in which only the last code of `prefix` is new."""
-        return self.next_logits(state, prefix), cache
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""

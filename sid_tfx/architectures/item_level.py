@@ -103,3 +103,7 @@ class ItemLevel(Architecture):
         level = prefix.shape[-1]
         projected = self.head.state_in[level](state)[:, None, :]
         return self.head.level_logits(level, projected, prefix)
+
+    def cached_logits(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
+        """See `Architecture`; the head reads embeddings of all codes, so there is no cache."""
+        return self.next_logits(state, prefix), cache

@@ -166,13 +166,6 @@ class Tiger(Architecture):
         """See `Architecture`."""
         return state["vector"]
 
-    def next_logits(self, state: Any, prefix: Any) -> Any:
-        """See `Architecture`; reads the codes of `prefix` one after the other."""
-        cache = self.initial_cache(state)
-        for level in range(1, prefix.shape[-1]):
-            _, cache = self.cached_logits(state, prefix[..., :level], cache)
-        return self.cached_logits(state, prefix, cache)[0]
-
     def cached_logits(self, state: Any, prefix: Any, cache: Any) -> tuple[Any, Any]:
         """See `Architecture`; the cache holds keys and values per layer, `()` at first."""
         level = prefix.shape[-1]

@@ -12,10 +12,10 @@ from keras import ops
 from sid_tfx.architectures import ARCHITECTURES, AdInputs
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.context import EventContext
+from sid_tfx.cross_entropy import cross_entropy
 from sid_tfx.datasets.successors import SuccessorTable
 from sid_tfx.embedding import look_up
 from sid_tfx.layers import CatalogSoftmax, ContextEmbedding, DenseHead, SuccessorMemory
-from sid_tfx.layers.cross_entropy import cross_entropy
 from sid_tfx.layers.history import history_rows, next_rows, read_histories
 from sid_tfx.precision import check_float32
 from sid_tfx.sequence_model import SequenceModel

@@ -315,7 +315,9 @@ class SidTokenizer(keras.Model):
             if "diversity" in self.objective.terms:
                 outputs["codebooks"] = self.quantizer.codebooks
             if "escape" in self.objective.terms:
-                outputs["last_fits"] = self.quantizer.last_fits(quantized.inputs[:, -1])
+                outputs["last_fits"] = self.quantizer.last_fits(
+                    ops.unstack(quantized.inputs, axis=1)[-1]
+                )
         return outputs
 
     def compute_loss(

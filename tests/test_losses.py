@@ -267,8 +267,10 @@ def test_summary_is_the_mean_negative_log_likelihood_of_its_words():
     layer = summary()
     states = rng.normal(size=(3, 3, 4)).astype("float32")
     tokens = np.array([[2, 3, 4, 0, 0], [5, 6, 7, 8, 9], [0, 0, 0, 0, 0]])
-    logits = np.asarray(layer.logits(states, tokens), "float64")
-    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    predicted = np.asarray(layer.predict(states, tokens), "float64")
+    logits = predicted @ np.asarray(layer.words.embeddings, "float64").T
+    # Padding is no word that could follow.
+    log_p = logits - np.log(np.exp(logits[..., 1:]).sum(-1, keepdims=True))
     words = [(b, t) for b, t in np.ndindex(3, 5) if tokens[b, t]]
     expected = -np.mean([log_p[b, t, tokens[b, t]] for b, t in words])
     np.testing.assert_allclose(layer(states, tokens), expected, rtol=1e-5)
@@ -280,10 +282,10 @@ def test_summary_decoder_is_causal_and_reads_the_states():
     states = rng.normal(size=(1, 3, 4)).astype("float32")
     tokens = np.array([[2, 3, 4, 5, 6]])
     changed = np.array([[2, 3, 9, 5, 6]])
-    before, after = layer.logits(states, tokens), layer.logits(states, changed)
+    before, after = layer.predict(states, tokens), layer.predict(states, changed)
     np.testing.assert_allclose(before[:, :3], after[:, :3], atol=1e-5)
     assert np.abs(before[:, 3] - after[:, 3]).max() > 1e-5
-    assert np.abs(before - layer.logits(states + 1.0 * (np.arange(4) > 1), tokens)).max() > 1e-5
+    assert np.abs(before - layer.predict(states + 1.0 * (np.arange(4) > 1), tokens)).max() > 1e-5
 
 
 def test_summary_decodes_at_most_its_rows():

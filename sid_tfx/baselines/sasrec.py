@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.cross_entropy import table_cross_entropy
 from sid_tfx.embedding import look_up
 from sid_tfx.layers import CausalBlock
-from sid_tfx.layers.cross_entropy import table_cross_entropy
 from sid_tfx.layers.history import last_state, next_rows, pack_history, read_histories
 from sid_tfx.precision import check_float32
 from sid_tfx.sequence_model import SequenceModel, takes_whole_histories

@@ -274,8 +274,9 @@ class AdEncoder(keras.layers.Layer):
         mask = self._attention_mask(present)
         for block in self.blocks:
             states = block(states, attention_mask=mask, training=training)
-        states = self.norm(states)
-        return AdStates(sid_states=states[:, :-1], embedding_state=states[:, -1])
+        # Split and not sliced, as in TransformerBlock.
+        sid_states, embedding_state = ops.split(self.norm(states), [self.levels], axis=1)
+        return AdStates(sid_states, ops.squeeze(embedding_state, axis=1))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, JSON-able."""

@@ -105,4 +105,5 @@ class StateEncoder(LatentEncoder):
 
 def by_level(heads: Sequence[keras.layers.Dense], sid_states: Any) -> Any:
     """Applies one head per level, `[B, L, dim]` to `[B, L, units]`."""
-    return ops.stack([head(sid_states[:, level]) for level, head in enumerate(heads)], axis=1)
+    states = ops.unstack(sid_states, axis=1)
+    return ops.stack([head(state) for head, state in zip(heads, states, strict=True)], axis=1)

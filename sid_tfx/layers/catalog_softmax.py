@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.cross_entropy import cross_entropy
 from sid_tfx.embedding import look_up
-from sid_tfx.layers.cross_entropy import cross_entropy
 
 # A code that no ad has after this prefix; finite, for the padding row has no codes at all.
 _ABSENT = -1e9

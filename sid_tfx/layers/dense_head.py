@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.cross_entropy import table_cross_entropy
 from sid_tfx.embedding import look_up
-from sid_tfx.layers.cross_entropy import table_cross_entropy
 from sid_tfx.transformer import SeededLayers
 
 

@@ -265,7 +265,9 @@ class Objective(keras.layers.Layer):
         return self.pair_contrastive(outputs["z"], ad_row)
 
     def _repulsion(self, features: Any, outputs: Any, ad_row: Any) -> Any:
-        vectors = outputs["level_inputs"][:, -1] if self.repel_residual else outputs["z"]
+        vectors = outputs["z"]
+        if self.repel_residual:
+            vectors = ops.unstack(outputs["level_inputs"], axis=1)[-1]
         return self.repulsion(vectors, outputs["codes"], ad_row)
 
     def _alignment(self, features: Any, outputs: Any, ad_row: Any) -> Any:

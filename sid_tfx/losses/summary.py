@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from sid_tfx.cross_entropy import table_cross_entropy
 from sid_tfx.features import MISSING
 from sid_tfx.transformer import SeededLayers, TransformerBlock
 
@@ -90,8 +91,8 @@ class SummaryReconstruction(keras.layers.Layer):
         )
         self.built = True
 
-    def logits(self, states: Any, tokens: Any) -> Any:
-        """Returns next-word logits float `[B, length, vocabulary_size]`.
+    def predict(self, states: Any, tokens: Any) -> Any:
+        """Returns float `[B, length, dim]`, whose inner product with a word's vector is its logit.
 
         Position t has read the states and the words before t.
 
@@ -99,13 +100,11 @@ class SummaryReconstruction(keras.layers.Layer):
             states: float `[B, prefix, state_dim]`.
             tokens: int `[B, length]`.
         """
-        read = ops.concatenate([self.projection(states), self.words(tokens[:, :-1])], axis=1)
+        # `training`: the loss is asked for by the tokenizer, outside of its call.
+        before = self.words(tokens[:, :-1], training=True)
+        read = ops.concatenate([self.projection(states), before], axis=1)
         causal = np.tril(np.ones((1, read.shape[1], read.shape[1]), bool))
-        predicted = self.norm(self.block(read + self.positions, causal))
-        # Two axes only, as in FlatDense.
-        flat = ops.reshape(predicted, (-1, self.dim))
-        logits = ops.matmul(flat, ops.transpose(self.words.embeddings))
-        return ops.reshape(logits, (-1, self.length, logits.shape[-1]))
+        return self.norm(self.block(read + self.positions, causal))
 
     def call(self, states: Any, tokens: Any) -> Any:
         """Returns the mean negative log-likelihood of a word in nats, a scalar; 0 without words.
@@ -115,9 +114,10 @@ class SummaryReconstruction(keras.layers.Layer):
             tokens: int `[B, length]`, 0 = padding, which is not predicted.
         """
         states, tokens = states[: self.rows], tokens[: self.rows]
-        losses = ops.sparse_categorical_crossentropy(
-            tokens, self.logits(states, tokens), from_logits=True
-        )
+        # Two axes only, as in FlatDense.
+        predicted = ops.reshape(self.predict(states, tokens), (-1, self.dim))
+        tokens = ops.reshape(tokens, (-1,))
+        losses = table_cross_entropy(predicted, self.words.embeddings, tokens)
         words = ops.cast(ops.not_equal(tokens, MISSING), losses.dtype)
         return ops.sum(words * losses) / ops.maximum(ops.sum(words), 1.0)
 

@@ -43,4 +43,6 @@ def table_cross_entropy(queries: Any, table: Any, rows: Any) -> Any:
     padding = np.zeros(int(table.shape[0]), np.float32)
     padding[0] = _ABSENT
     logits = ops.matmul(queries, ops.transpose(table)) + padding
-    return ops.logsumexp(logits, axis=-1) - ops.sum(queries * look_up(table, rows), axis=-1)
+    # The gradient of a product is an array, as in DenseGradientEmbedding.
+    targets = look_up(ops.multiply(table, 1.0), rows)
+    return ops.logsumexp(logits, axis=-1) - ops.sum(queries * targets, axis=-1)

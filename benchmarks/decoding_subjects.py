@@ -21,6 +21,8 @@ LIMIT_BYTES_PER_AD = 40
 PEERS = ("hf_t5_tiger", "hf_t5_equal")
 # Turns in which each number of threads is tried, after one that is not timed.
 _TRIALS = 3
+# As serving/deploy runs a server.
+_SERVED = {**harness.PASSIVE, "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +155,7 @@ def own(found: Candidate, seed: int) -> Subject:
     def start(threads: int) -> harness.Worker:
         job = generation.Job(found.folder, found.sizes, None, found.parameters, threads, seed)
         job.save()
-        return harness.Worker(Path(sys.executable), "benchmarks.peers.own_decoder", job)
+        return harness.Worker(Path(sys.executable), "benchmarks.peers.own_decoder", job, _SERVED)
 
     return Subject(start)
 
@@ -167,7 +169,7 @@ def peers(ours: Candidate, python: Path, seed: int) -> dict[str, Subject]:
         def start(threads: int) -> harness.Worker:
             job = generation.Job(ours.folder, ours.sizes, size, ours.parameters, threads, seed)
             job.save()
-            return harness.Worker(python, "benchmarks.peers.hf_t5", job, passive=False)
+            return harness.Worker(python, "benchmarks.peers.hf_t5", job, {})
 
         return start
 

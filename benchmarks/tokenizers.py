@@ -45,12 +45,14 @@ def compare(
     made: harness.Job, ads: int, pythons: Mapping[str, Path], rounds: int
 ) -> list[common.Record]:
     """A record per subject and task; the subjects take turns, round by round."""
-    workers = {
-        name: harness.Worker(python, MODULES[name], made) for name, python in pythons.items()
-    }
     records: list[common.Record] = []
-    try:
-        for task in harness.TASKS:
+    for task in harness.TASKS:
+        environment = _environment(task, made.threads)
+        workers = {
+            name: harness.Worker(python, MODULES[name], made, environment)
+            for name, python in pythons.items()
+        }
+        try:
             calls = {name: _call(worker, task) for name, worker in workers.items()}
             # The first round of each traces its graph and starts its threads.
             timings = common.alternate(calls, rounds, warm_up=1)
@@ -71,10 +73,23 @@ def compare(
                     # Round by round: what else the machine did in a round slowed both.
                     record["ratio"] = round(float(np.median(timings[PEER] / milliseconds)), 3)
                 records.append(record)
-    finally:
-        for worker in workers.values():
-            worker.close()
+        finally:
+            for worker in workers.values():
+                worker.close()
     return records
+
+
+def _environment(task: str, threads: int) -> dict[str, str]:
+    """What a subject's process has in its environment; PyTorch reads nothing of TensorFlow's.
+
+    Ours encodes as many batches at once as it has threads, an operation on one.
+    """
+    intra = 1 if task == "encode" else threads
+    return {
+        **harness.PASSIVE,
+        "TF_NUM_INTRAOP_THREADS": str(intra),
+        "TF_NUM_INTEROP_THREADS": str(threads),
+    }
 
 
 def _call(worker: harness.Worker, task: str) -> Callable[[], Any]:
@@ -87,9 +102,12 @@ def stream(sizes: Sequence[int], threads: int) -> list[common.Record]:
     for rows in sorted(set(sizes)):
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "benchmarks.peers.stream", str(rows), folder]
-            environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)}
             done = subprocess.run(
-                command, cwd=common.ROOT, env=environment, capture_output=True, text=True
+                [*command, str(threads)],
+                cwd=common.ROOT,
+                env={**os.environ, **_environment("encode", threads)},
+                capture_output=True,
+                text=True,
             )
         if done.returncode:
             raise click.ClickException(f"encoding {rows:,} ads failed:\n{done.stderr[-2000:]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,16 @@ BATCH_ROWS = 512
 
 
 class BatchEncoder:
-    """Encodes batches of ads, each padded to one number of rows.
+    """Encodes batches of ads, each padded to one number of rows, several batches at once.
 
     A matrix product may round differently at another batch size, and a rounding can flip a nearest
     code. With one shape that is left to the place in the batch: on CPUs with AVX-512 TensorFlow's
     matrix product rounds its last rows, and those at a thread's edge, another way in the last bit.
     One shape is also one traced graph, and outputs that nobody asked for are not computed.
+
+    The products of a batch are too small for many threads, so the batches of a call are encoded
+    side by side. A process that only encodes is fastest with one thread for an operation
+    (`TF_NUM_INTRAOP_THREADS=1`). The codes do not depend on how many batches run at once.
 
     Args:
         tokenizer: A trained tokenizer.
@@ -33,10 +38,12 @@ class BatchEncoder:
         outputs: Which outputs of the tokenizer to compute.
         alternatives: Next-best code tuples per ad to give as the output `alternatives`, best first
             and without the ad's own codes (`Quantizer.ranked_codes`); 0 for none.
+        threads: Batches at once; None for as many as there are cores. On JAX always 1: Keras keeps
+            what a batch returns in the model there.
 
     Raises:
-        ValueError: `batch_rows` is below 1, `alternatives` is negative or not below the number of
-            code tuples there are, or the tokenizer has no such output.
+        ValueError: `batch_rows` or `threads` is below 1, `alternatives` is negative or not below
+            the number of code tuples there are, or the tokenizer has no such output.
 
     Example:
 
@@ -51,9 +58,12 @@ class BatchEncoder:
         batch_rows: int = BATCH_ROWS,
         outputs: Sequence[str] = ("codes", "embedding"),
         alternatives: int = 0,
+        threads: int | None = None,
     ) -> None:
-        if batch_rows < 1:
-            raise ValueError(f"batch_rows must be at least 1, got {batch_rows}.")
+        threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        for name, value in {"batch_rows": batch_rows, "threads": threads}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
         if alternatives < 0:
             raise ValueError(f"alternatives must not be negative, got {alternatives}.")
         others = tokenizer.codebook_size**tokenizer.levels - 1
@@ -69,6 +79,8 @@ class BatchEncoder:
         self.batch_rows = batch_rows
         self._names = tuple(tokenizer.schema.input_features())
         self._model = SelectedOutputs(tokenizer, outputs, alternatives)
+        self._threads = threads if keras.backend.backend() == "tensorflow" else 1
+        self._traced = False
 
     def __call__(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Encodes ads.
@@ -91,10 +103,19 @@ class BatchEncoder:
         rows = len(inputs[self._names[0]])
         if not rows:
             raise ValueError("features hold no ad; leave empty batches out.")
-        parts = [
-            self._batch({name: v[start : start + self.batch_rows] for name, v in inputs.items()})
+        batches = [
+            {name: v[start : start + self.batch_rows] for name, v in inputs.items()}
             for start in range(0, rows, self.batch_rows)
         ]
+        parts = []
+        if not self._traced:
+            parts.append(self._batch(batches.pop(0)))
+            self._traced = True
+        if min(self._threads, len(batches)) > 1:
+            with ThreadPoolExecutor(self._threads) as pool:
+                parts += pool.map(self._batch, batches)
+        else:
+            parts += map(self._batch, batches)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _batch(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -138,6 +159,7 @@ def encode_stream(
     batches: Iterable[Mapping[str, np.ndarray]],
     batch_rows: int = BATCH_ROWS,
     outputs: Sequence[str] = ("codes", "embedding"),
+    threads: int | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Encodes batches as they come, one result per batch.
 
@@ -146,6 +168,8 @@ def encode_stream(
         batches: Feature name -> array `[N, ...]`, N free; best a multiple of `batch_rows`.
         batch_rows: Rows encoded at a time, see `BatchEncoder`.
         outputs: Which outputs of the tokenizer to compute.
+        threads: Of what `batches` gives, so many `batch_rows` are encoded at once, see
+            `BatchEncoder`.
 
     Yields:
         Output name -> array `[N, ...]`.
@@ -158,7 +182,7 @@ def encode_stream(
     >>> for encoded in encode_stream(tokenizer, batches):
     ...     print(encoded["codes"].shape)
     """
-    encoder = BatchEncoder(tokenizer, batch_rows, outputs)
+    encoder = BatchEncoder(tokenizer, batch_rows, outputs, threads=threads)
     for batch in batches:
         yield encoder(batch)
 
@@ -169,6 +193,7 @@ def encode_to_parquet(
     folder: str | os.PathLike[str],
     batch_rows: int = BATCH_ROWS,
     rows_per_shard: int = 250_000,
+    threads: int | None = None,
 ) -> list[Path]:
     """Encodes batches as they come into Parquet files `part-00000.parquet` and so on.
 
@@ -181,6 +206,7 @@ def encode_to_parquet(
         folder: Where to; made if it is absent.
         batch_rows: Rows encoded at a time, see `BatchEncoder`.
         rows_per_shard: Rows after which a new file begins; a batch is never split.
+        threads: As for `encode_stream`.
 
     Returns:
         The files, in the order of the ads.
@@ -195,7 +221,7 @@ def encode_to_parquet(
     if next(folder.glob("part-*.parquet"), None):
         raise ValueError(f"folder {folder} holds part-*.parquet already; name an empty one.")
     folder.mkdir(parents=True, exist_ok=True)
-    encoder = BatchEncoder(tokenizer, batch_rows)
+    encoder = BatchEncoder(tokenizer, batch_rows, threads=threads)
     files: list[Path] = []
     writer: pq.ParquetWriter | None = None
     unfinished, written = folder / "unfinished", 0

@@ -47,6 +47,16 @@ def test_an_ads_outputs_are_the_same_to_the_last_bit_in_any_company(tokenizer):
             np.testing.assert_array_equal(values[0], whole[name][row])
 
 
+def test_batches_side_by_side_give_what_one_after_the_other_gives(tokenizer):
+    features = catalogue(ROWS)
+    one, several = (BatchEncoder(tokenizer, 8, threads=threads) for threads in (1, 4))
+    expected = one(features)
+    for _ in range(3):
+        found = several(features)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)
+
+
 def test_alternatives_are_the_ranked_codes(tokenizer):
     features = catalogue(ROWS)
     found = BatchEncoder(tokenizer, 64, ("codes",), alternatives=4)(features)
@@ -96,6 +106,8 @@ def test_what_was_not_finished_is_not_left(tokenizer, tmp_path):
 def test_bad_arguments_are_refused(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="batch_rows must be at least 1, got 0"):
         BatchEncoder(tokenizer, 0)
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        BatchEncoder(tokenizer, threads=0)
     with pytest.raises(ValueError, match=r"outputs must be some of .* got \['code'\]"):
         BatchEncoder(tokenizer, outputs=("code",))
     with pytest.raises(ValueError, match="alternatives must not be negative, got -1"):

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,9 @@ import numpy as np
 
 _FILE = "job.json"
 TASKS = ("train", "encode")
+# OpenMP threads that spin while they wait take the core that the other subject, or other work on
+# the machine, needs.
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,24 +127,25 @@ class Worker:
         python: interpreter of the subject's environment.
         module: module to run.
         job: the job, saved.
-        passive: whether idle OpenMP threads sleep instead of spinning for a while.
+        environment: what its environment has beside that of the benchmark.
 
     Raises:
         RuntimeError: the process ended; the message is the end of its log.
     """
 
-    def __init__(self, python: Path, module: str, job: HasFolder, passive: bool = True) -> None:
+    def __init__(
+        self,
+        python: Path,
+        module: str,
+        job: HasFolder,
+        environment: Mapping[str, str] = PASSIVE,
+    ) -> None:
         self._module = module
         self._log = open(job.folder / f"{module}.log", "w+")  # noqa: SIM115
-        # OpenMP threads that spin while they wait take the core that the other subject, or other
-        # work on the machine, needs.
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        if passive:
-            environment["OMP_WAIT_POLICY"] = "PASSIVE"
         self._process = subprocess.Popen(
             [str(python), "-m", module, str(job.folder)],
             cwd=Path(__file__).resolve().parents[2],
-            env=environment,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

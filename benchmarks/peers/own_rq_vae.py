@@ -42,7 +42,7 @@ class OwnRqVae(harness.Subject):
         )
         self._model.initialize(self._features)
         pairs = np.zeros((0, 2), np.int64)
-        self._encoder = BatchEncoder(self._model, job.batch_rows)
+        self._encoder = BatchEncoder(self._model, job.batch_rows, threads=job.threads)
         self._batches = PairBatches(self._features, pairs, batch_size=job.batch_rows // 2)
         self.version = f"{tf.__version__}, keras {keras.__version__}"
         self.parameters = sum(int(np.prod(w.shape)) for w in self._model.trainable_weights)
@@ -53,18 +53,8 @@ class OwnRqVae(harness.Subject):
         ]
 
     def encode(self) -> np.ndarray:
-        rows = self._job.batch_rows
-        vectors = self._features[_COLUMN]
-        parts = [
-            self._encoder({_COLUMN: vectors[start : start + rows]})
-            for start in range(0, len(vectors), rows)
-        ]
-        np.concatenate([part["embedding"] for part in parts])
-        return np.concatenate([part["codes"] for part in parts])
+        return self._encoder(self._features)["codes"]
 
 
 if __name__ == "__main__":
-    job = harness.Job.load(Path(sys.argv[1]))
-    tf.config.threading.set_intra_op_parallelism_threads(job.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(job.threads)
-    harness.serve(OwnRqVae(job))
+    harness.serve(OwnRqVae(harness.Job.load(Path(sys.argv[1]))))

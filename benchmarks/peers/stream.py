@@ -1,4 +1,4 @@
-"""Generated ads, encoded to Parquet: `python -m benchmarks.peers.stream ROWS FOLDER`.
+"""Generated ads, encoded to Parquet: `python -m benchmarks.peers.stream ROWS FOLDER THREADS`.
 
 A process of its own, so that its peak memory is that of the encoding.
 """
@@ -34,17 +34,17 @@ def batches(rows: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
         }
 
 
-def main(rows: int, folder: Path) -> None:
+def main(rows: int, folder: Path, threads: int) -> None:
     """Encodes `rows` ads and says how fast, and how much memory the process took at most."""
     schema = AdSchema(dense={_COLUMN: _DIMENSIONS})
     tokenizer = SidTokenizer.from_preset("rq_vae", schema, FeatureSizes())
     tokenizer.initialize(next(batches(_BATCH_ROWS, seed=1)))
     begin = time.perf_counter()
-    files = encode_to_parquet(tokenizer, batches(rows, seed=0), folder)
+    files = encode_to_parquet(tokenizer, batches(rows, seed=0), folder, threads=threads)
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     print(json.dumps({"seconds": seconds, "peak_rss_mb": round(peak, 1), "files": len(files)}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -60,7 +60,7 @@ class BatchEncoder:
         alternatives: int = 0,
         threads: int | None = None,
     ) -> None:
-        threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        threads = _cores() if threads is None else threads
         for name, value in {"batch_rows": batch_rows, "threads": threads}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
@@ -128,6 +128,13 @@ class BatchEncoder:
         }
         encoded = self._model.predict_on_batch(padded)
         return {name: ops.convert_to_numpy(v)[:rows] for name, v in encoded.items()}
+
+
+def _cores() -> int:
+    """Cores that this process may use, or that there are where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class SelectedOutputs(keras.Model):

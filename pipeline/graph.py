@@ -74,6 +74,7 @@ def create_pipeline(
             "recommender": config.recommender.model_dump(),
             "held_out": config.data.split != "all",
             "max_history": config.servable.max_history,
+            "beam_size": config.servable.beam_size,
         },
     )
     delivery = _delivery(

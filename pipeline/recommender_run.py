@@ -29,7 +29,8 @@ def run_fn(fn_args: FnArgs) -> None:
     Args:
         fn_args: Stock TFX arguments; `custom_config` holds `seed`, `recommender`
             (RecommenderConfig as a dict), `held_out`, whether validation events are,
-            `max_history`, the ads of a history that the servable reads, and `inputs["catalog"]`.
+            `max_history` and `beam_size`, the ads of a history that the servable reads and its
+            beams, and `inputs["catalog"]`.
     """
     settings = RecommenderConfig(**fn_args.custom_config["recommender"])
     seed, max_history = (fn_args.custom_config[name] for name in ("seed", "max_history"))
@@ -70,7 +71,8 @@ def run_fn(fn_args: FnArgs) -> None:
         callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir)],
         max_history=max_history,
     )
-    hybrid = GenerativeRecommender(SidDecoder(recommender), "hybrid")
+    decoder = SidDecoder(recommender, fn_args.custom_config["beam_size"])
+    hybrid = GenerativeRecommender(decoder, "hybrid")
     hybrid_weights = set_hybrid_weights(hybrid, validation, settings, max_history)
     ndcg = history.history.get("val_ndcg@10")
     save_bundle(

@@ -254,16 +254,43 @@ def test_at_the_last_level_shared_prefixes_alone_are_asked_for(renormalize, aske
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_ads_of_distinct_prefixes_need_no_last_level(beam_size):
+@pytest.mark.parametrize("graph", [False, True])
+def test_ads_of_distinct_prefixes_need_no_last_level(beam_size, graph):
     def next_log_probs(level, prefix, state):
         if level:
-            assert prefix.shape == (1, 1, 1)
-            return tf.fill([1, 1, 2], np.nan), state
+            # A graph holds the call, but does not come to it.
+            tf.debugging.assert_negative(prefix)
+            return tf.zeros([1, 1, 2]), state
         return tf.math.log([[[0.1, 0.2, 0.3, 0.4]]]), state
 
-    trie = PrefixTrie.build(np.array([[0, 0], [1, 1], [3, 0]]), (4, 2))
-    assert trie.num_shared == 0
-    found = beam_search(next_log_probs, trie, beam_size, beam_size, 1, renormalize=True)
-    assert found.rows.numpy().tolist() == [[2, 1, 0][:beam_size]]
-    want = np.array([[4 / 7, 2 / 7, 1 / 7]])[:, :beam_size]
+    # The prefix that two ads share is not among the kept ones.
+    trie = PrefixTrie.build(np.array([[0, 0], [0, 1], [1, 1], [2, 0], [3, 0]]), (4, 2))
+    search = lambda: beam_search(next_log_probs, trie, beam_size, 3, 1, renormalize=True)  # noqa: E731
+    found = (tf.function(search) if graph else search)()
+    assert found.rows.numpy().tolist() == [[4, 3, 2][:beam_size] + [-1] * (3 - beam_size)]
+    want = np.array([[0.4, 0.3, 0.2]])[:, :beam_size]
+    np.testing.assert_allclose(np.exp(found.scores)[:, :beam_size], want, rtol=1e-5)
+
+
+def test_the_last_level_is_asked_for_as_many_beams_as_the_neediest_request_has():
+    codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [3, 1]])
+    chances = np.array([[[0.4, 0.3, 0.2, 0.1]], [[0.1, 0.2, 0.3, 0.4]], [[0.3, 0.1, 0.2, 0.4]]])
+    seen = []
+
+    def next_log_probs(level, prefix, state):
+        seen.append(prefix.numpy().tolist())
+        last = np.tile([0.25, 0.75], (*prefix.shape[:2], 1))
+        return tf.math.log(last if level else chances), state
+
+    trie = PrefixTrie.build(codes, (4, 2))
+    found = beam_search(next_log_probs, trie, 2, 2, 3, renormalize=True)
+    # Both kept prefixes of the first request are shared, none of the second's, one of the third's.
+    assert [beams[:count] for beams, count in zip(seen[1], (2, 0, 1), strict=True)] == [
+        [[0], [1]],
+        [],
+        [[0]],
+    ]
+    assert all(len(beams) == 2 for beams in seen[1])
+    assert found.rows.numpy().tolist() == [[1, 3], [5, 4], [5, 1]]
+    want = [[0.4 * 0.75, 0.3 * 0.75], [0.4, 0.3], [0.4, 0.3 * 0.75]]
     np.testing.assert_allclose(np.exp(found.scores), want, rtol=1e-5)

@@ -587,17 +587,27 @@ def test_the_graph_does_not_grow_with_the_catalogue(parts, portable):
     assert max(small[1], large[1]) < 25_000
 
 
+def test_no_table_is_copied_by_a_request(portable):
+    # Of a variable that one operation reads by rows TensorFlow gives every other a copy.
+    assert not [node.name for node in _nodes(portable[1]) if node.op == "ResourceGather"]
+
+
 def _graph_bytes(path: str) -> tuple[int, int]:
     """Bytes of all graphs of a SavedModel, and of their largest constant."""
-    graphs = read_graphs(path)
     constants = [
-        node.attr["value"].tensor.ByteSize()
-        for graph in graphs
+        node.attr["value"].tensor.ByteSize() for node in _nodes(path) if node.op == "Const"
+    ]
+    return sum(graph.ByteSize() for graph in read_graphs(path)), max(constants)
+
+
+def _nodes(path: str) -> list:
+    """Nodes of all graphs and functions of a SavedModel."""
+    return [
+        node
+        for graph in read_graphs(path)
         for nodes in (graph.node, *(function.node_def for function in graph.library.function))
         for node in nodes
-        if node.op == "Const"
     ]
-    return sum(graph.ByteSize() for graph in graphs), max(constants)
 
 
 def test_the_manifest_names_the_generation(portable, parts):

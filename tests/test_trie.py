@@ -68,15 +68,15 @@ def test_children_are_those_of_the_node(width):
     trie.set_live(live)
     found = [np.asarray(part)[0] for part in trie.children(1, tf.range(9)[None, :])]
     assert found[0].shape == (9, trie.windows[1])
-    for node, (nodes, last, alive, inside) in enumerate(zip(*found, strict=True)):
+    starts = trie.window_start(1, tf.range(9)).numpy()
+    for node, (last, alive, inside) in enumerate(zip(*found, strict=True)):
         mine = codes[:, 0] == node
         assert trie.num_children(1, tf.constant([[node]])) == mine.sum() == inside.sum()
         assert last[inside].tolist() == codes[mine, 1].tolist()
         assert alive[inside].tolist() == live[mine].tolist()
-        assert not alive[~inside].any()
-        assert (codes[trie.leaf_rows.numpy()[nodes[inside]]] == codes[mine]).all()
-        place = trie.places(1, tf.fill([mine.sum()], node), tf.constant(nodes[inside]))
-        assert place.numpy().tolist() == np.flatnonzero(inside).tolist()
+        nodes = starts[node] + np.flatnonzero(inside)
+        assert (codes[trie.leaf_rows.numpy()[nodes]] == codes[mine]).all()
+        assert trie.last_codes(2, tf.constant(nodes)).numpy().tolist() == codes[mine, 1].tolist()
 
 
 def test_branch_is_the_largest_number_of_children():

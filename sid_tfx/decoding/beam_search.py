@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from sid_tfx.decoding.trie import PrefixTrie
+from sid_tfx.embedding import look_up
 
 # Stands for a log-probability of minus infinity or NaN, so that a live ad the model rules out
 # still ranks above "no ad", which alone is minus infinity.
@@ -60,10 +61,10 @@ def beam_search(
         next_log_probs: Called once per level as `next_log_probs(level, prefix, state)` with
             `prefix` int32 `[B, W, level]`, the codes so far, and the state of these beams; returns
             log-probabilities of the next code, float `[B, W, sizes[level]]`, and the new state,
-            tensors `[B, W, ...]`. `W` is static, 1 at level 0, and differs between levels; at the
-            last level of a search that renormalizes it is no more than the prefixes that ads
-            share. Prefixes of fewer than `W` live nodes are padded with arbitrary codes, whose
-            result is ignored.
+            tensors `[B, W, ...]`. `W` is static, 1 at level 0, and differs between levels. The
+            last level of a search that renormalizes is the exception: there `W` is the most
+            kept prefixes of a request that ads share, and without any there is no call. Prefixes
+            of fewer than `W` live nodes are padded with arbitrary codes, whose result is ignored.
         trie: The catalogue.
         beam_size: Prefixes kept after each level.
         k: Results per request.
@@ -98,29 +99,31 @@ def beam_search(
     width = 1
     for level in range(trie.depth):
         last = level == trie.depth - 1
-        row = tf.range(tf.shape(nodes)[0])[:, None] * width + tf.range(width)
-        if last and renormalize and trie.num_shared < width:
-            row, prefix, state = _undecided(trie, nodes, prefix, state)
-        log_probs, state = next_log_probs(level, prefix, state)
-        log_probs = tf.reshape(tf.cast(log_probs, tf.float32), [-1, trie.sizes[level]])
-        children, codes, alive, step = _expand(trie, level, nodes, log_probs, row, renormalize)
+        if last and renormalize:
+            log_probs, row = _last_log_probs(next_log_probs, trie, nodes, prefix, state)
+        else:
+            row = tf.range(tf.shape(nodes)[0])[:, None] * width + tf.range(width)
+            log_probs, state = next_log_probs(level, prefix, state)
+            log_probs = _rows(log_probs, trie.sizes[level])
+        live, inside, total = _expand(trie, level, nodes, scores, log_probs, row, renormalize)
         if excluded is not None and ancestors is not None:
-            alive -= _excluded_counts(trie, level, nodes, ancestors, excluded[1])
+            live -= _excluded_counts(trie, level, nodes, ancestors, excluded[1])
         window = trie.windows[level]
-        total = tf.where(alive > 0, scores[:, :, None] + step, float("-inf"))
+        total = tf.where((live > 0) & inside, total, float("-inf"))
         most = min(width * trie.branch[level], trie.num_nodes[level + 1])
         kept = min(k if last else beam_size, most)
         scores, best = tf.math.top_k(tf.reshape(total, [-1, width * window]), k=kept)
-        nodes = _take(children, best)
+        parents = best // window + tf.range(tf.shape(best)[0])[:, None] * width
+        nodes = _take_beams(trie.window_start(level, nodes), parents) + best % window
+        # What fills up too short a list may stand behind the last node.
+        nodes = tf.minimum(nodes, trie.num_nodes[level + 1] - 1)
         if not last:
-            parents = best // window + tf.range(tf.shape(best)[0])[:, None] * width
-            prefix = tf.concat(
-                [_take_beams(prefix, parents), _take(codes, best)[:, :, None]], axis=2
-            )
+            codes = trie.last_codes(level + 1, nodes)
+            prefix = tf.concat([_take_beams(prefix, parents), codes[:, :, None]], axis=2)
             state = tf.nest.map_structure(lambda x, at=parents: _take_beams(x, at), state)
         width = kept
     found = scores > float("-inf")
-    rows = tf.where(found, tf.gather(trie.leaf_rows, nodes), -1)
+    rows = tf.where(found, look_up(trie.leaf_rows, nodes), -1)
     padding = [[0, 0], [0, k - width]]
     return BeamResult(
         tf.pad(rows, padding, constant_values=-1),
@@ -129,66 +132,76 @@ def beam_search(
     )
 
 
-def _undecided(
-    trie: PrefixTrie, nodes: tf.Tensor, prefix: tf.Tensor, state: BeamState
-) -> tuple[tf.Tensor, tf.Tensor, BeamState]:
-    """The beams `[B, W]` at the last level whose prefix more than one ad has, moved to the left.
+def _last_log_probs(
+    next_log_probs: NextLogProbs,
+    trie: PrefixTrie,
+    nodes: tf.Tensor,
+    prefix: tf.Tensor,
+    state: BeamState,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Log-probabilities of the last code where more than one ad has the prefix of a beam `[B, W]`.
 
-    Of most prefixes of a good catalogue one ad is left, whose probability is then 1.
+    Of most prefixes of a good catalogue one ad is left, whose probability is then 1. The model is
+    asked for as many beams as the request with the most others has, and not at all if none has.
 
     Returns:
-        For each beam the row of `[B * W']` that answers for it, any row for those that are
-        decided; prefix and state of `W'` beams, as many as can share a prefix in this catalogue.
+        Log-probabilities `[R, sizes[-1]]`, and int32 `[B, W]`: which row is a beam's; any row for
+        those that are decided.
     """
-    batch, width = tf.shape(nodes)[0], nodes.shape[1]
-    # One at least: what models make of none is nobody's business.
-    most = max(1, min(width, trie.num_shared))
-    shared = tf.cast(trie.num_children(trie.depth - 1, nodes) > 1, tf.int32)
-    # The first of equals comes first.
-    order = tf.math.top_k(shared, k=most).indices + tf.range(batch)[:, None] * width
+    level, batch = trie.depth - 1, tf.shape(nodes)[0]
+    size, width = trie.sizes[level], nodes.shape[1]
+    shared = tf.cast(trie.num_children(level, nodes) > 1, tf.int32)
+    place = tf.cumsum(shared, axis=1)
+    most = tf.maximum(tf.reduce_max(place), 1)
 
-    def take(values: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(_take_beams(values, order), [batch, most, *values.shape[2:]])
+    def ask() -> tf.Tensor:
+        # The first of equals comes first.
+        order = tf.math.top_k(shared, k=most).indices + tf.range(batch)[:, None] * width
+        asked, own = tf.nest.map_structure(lambda x: _take_beams(x, order), (prefix, state))
+        return _rows(next_log_probs(level, asked, own)[0], size)
 
-    row = tf.clip_by_value(tf.cumsum(shared, axis=1) - 1, 0, most - 1)
-    row += tf.range(batch)[:, None] * most
-    return row, take(prefix), tf.nest.map_structure(take, state)
+    nothing = tf.zeros([batch, size])
+    log_probs = tf.cond(tf.reduce_any(shared > 0), ask, lambda: nothing)
+    return log_probs, tf.maximum(place - 1, 0) + tf.range(batch)[:, None] * most
+
+
+def _rows(log_probs: tf.Tensor, size: int) -> tf.Tensor:
+    """float32 `[R, size]` of `[B, W, size]`."""
+    return tf.reshape(tf.cast(log_probs, tf.float32), [-1, size])
 
 
 def _expand(
     trie: PrefixTrie,
     level: int,
     nodes: tf.Tensor,
+    scores: tf.Tensor,
     log_probs: tf.Tensor,
     row: tf.Tensor,
     renormalize: bool,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Children of `nodes`: ids, codes, live leaves and log-probabilities, `[B, W, window]` each.
+) -> tuple[tf.Tensor, tf.Tensor | bool, tf.Tensor]:
+    """Live leaves, whether a child is the node's own, and its score, `[B, W, window]` each.
 
     Args:
+        scores: Log-probabilities `[B, W]` of the nodes.
         log_probs: `[R, sizes[level]]`; at a dense level one row a node.
         row: int32 `[B, W]`: whose row of `log_probs` is whose.
     """
     size = trie.sizes[level]
     if level < trie.dense_depth:
-        log_probs = tf.reshape(log_probs, [-1, *nodes.shape[1:], size])
-        codes = tf.broadcast_to(tf.range(size), tf.shape(log_probs))
-        children = nodes[:, :, None] * size + tf.range(size)
+        step = tf.reshape(log_probs, [-1, *nodes.shape[1:], size])
         live = tf.gather(tf.reshape(trie.live[level + 1], [-1, size]), nodes)
+        there = True
         if renormalize:
             there = tf.gather(tf.reshape(trie.occupied[level + 1], [-1, size]), nodes)
-            return children, codes, live, _normalized(log_probs, there)
-        return children, codes, live, _floored(log_probs)
-    found = trie.children(level, nodes)
-    step = tf.gather(tf.reshape(log_probs, [-1]), row[:, :, None] * size + found.codes)
-    step = _normalized(step, found.inside) if renormalize else _floored(step)
-    return found.nodes, found.codes, found.live, step
-
-
-def _normalized(log_probs: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
-    """Log-probabilities normalized over the last axis, where `there`."""
-    log_probs = _floored(log_probs, there)
-    return log_probs - tf.reduce_logsumexp(log_probs, axis=-1, keepdims=True)
+    else:
+        codes, live, there = trie.children(level, nodes)
+        step = tf.gather(tf.reshape(log_probs, [-1]), row[:, :, None] * size + codes)
+    if not renormalize:
+        return live, there, scores[:, :, None] + _floored(step)
+    step = _floored(step, there)
+    step -= tf.reduce_max(step, axis=2, keepdims=True)
+    scores -= tf.math.log(tf.reduce_sum(tf.exp(step), axis=2))
+    return live, there, scores[:, :, None] + step
 
 
 def _floored(log_probs: tf.Tensor, there: tf.Tensor | bool = True) -> tf.Tensor:
@@ -203,8 +216,8 @@ def _excluded_leaves(trie: PrefixTrie, rows: tf.Tensor) -> tuple[tf.Tensor, tf.T
     repeat = tf.pad(rows[:, 1:] == rows[:, :-1], [[0, 0], [1, 0]])[:, : tf.shape(rows)[1]]
     valid = (rows >= 0) & (rows < trie.num_leaves) & ~repeat
     rows = tf.clip_by_value(rows, 0, trie.num_leaves - 1)
-    counts = tf.cast(valid & tf.gather(trie.live_rows, rows), tf.int32)
-    return tf.gather(trie.row_leaves, rows), counts
+    counts = tf.cast(valid & look_up(trie.live_rows, rows), tf.int32)
+    return look_up(trie.row_leaves, rows), counts
 
 
 def _ancestors(trie: PrefixTrie, leaves: tf.Tensor) -> list[tf.Tensor]:
@@ -225,7 +238,7 @@ def _excluded_counts(
     """Excluded live leaves under each child of `nodes`, int32 `[B, W, window]`."""
     window = trie.windows[level]
     above, below = ancestors[level], ancestors[level + 1]
-    position = trie.places(level, above, below)
+    position = below - trie.window_start(level, above)
     # The excluded ads are few, the children many: find the beam each ad is under, then scatter.
     batch, width = tf.shape(nodes)[0], tf.shape(nodes)[1]
     under = above[:, :, None] == nodes[:, None, :]
@@ -236,12 +249,6 @@ def _excluded_counts(
         tf.reshape(flat, [-1, 1]), tf.reshape(weights, [-1]), [batch * width * window]
     )
     return tf.reshape(counts, [batch, width, window])
-
-
-def _take(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """`values[b].ravel()[index[b, i]]` for values `[B, ...]` with static inner shape."""
-    size = values.shape[1:].num_elements()
-    return tf.gather(tf.reshape(values, [-1]), index + tf.range(tf.shape(index)[0])[:, None] * size)
 
 
 def _take_beams(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from sid_tfx.embedding import look_up
+
 # Neighbours are gathered together: one by one, 256 children of 1,000 nodes are 256,000 gathers.
 _BLOCK = 8
 # Narrower windows hold more of the neighbours' children than blocks save.
@@ -18,13 +20,11 @@ class Children(NamedTuple):
     """The children of nodes `[B, W]` of one depth, each node's in a window of one width `C`.
 
     Attributes:
-        nodes: int32 `[B, W, C]`, nodes of the next depth in code order.
-        codes: int32 `[B, W, C]`, their last codes.
-        live: int32 `[B, W, C]`, leaves under them that may be returned; 0 for others' children.
+        codes: int32 `[B, W, C]`, their last codes, in code order.
+        live: int32 `[B, W, C]`, leaves under them that may be returned.
         inside: bool `[B, W, C]`, whether they are children of the node and not a neighbour's.
     """
 
-    nodes: tf.Tensor
     codes: tf.Tensor
     live: tf.Tensor
     inside: tf.Tensor
@@ -54,8 +54,6 @@ class PrefixTrie(tf.Module):
         occupied: Per dense depth but the root's, bool `[nodes]`: whether an ad has this prefix.
         live: Per depth but the last, int32 `[nodes + p]`: leaves under the node that may be
             returned; zeros after the last node as in `codes`.
-        num_shared: Nodes above the leaves that have more than one: the last code tells their ads
-            apart.
         windows: Per depth, the width of what `children` returns, at least `branch`.
         live_rows: bool `[num_leaves]` by catalogue row: the ads that may be returned.
         leaf_rows: int32 `[num_leaves]`: catalogue row of each leaf.
@@ -102,7 +100,6 @@ class PrefixTrie(tf.Module):
             _variable(np.zeros(nodes + self._rest(d), np.int32), f"live_{d}")
             for d, nodes in enumerate(num_nodes[:-1])
         ]
-        self.num_shared = int((np.diff(first_child[self.depth - 1]) > 1).sum())
         self.windows = tuple(
             size if d < dense_depth or size < _WIDE else -(-(size + _BLOCK - 1) // _BLOCK) * _BLOCK
             for d, size in enumerate(branch)
@@ -216,38 +213,42 @@ class PrefixTrie(tf.Module):
     def children(self, depth: int, nodes: tf.Tensor) -> Children:
         """The children of int32 `nodes` `[B, W]` at `depth`, at least `dense_depth`."""
         below, last = depth + 1, self.num_nodes[depth + 1] - 1
-        first = tf.gather(self.first_child[depth], nodes)[:, :, None]
-        end = tf.gather(self.first_child[depth], nodes + 1)[:, :, None]
+        start = self.window_start(depth, nodes)
+        first = look_up(self.first_child[depth], nodes) - start
+        end = look_up(self.first_child[depth], nodes + 1) - start
+        place = tf.range(self.windows[depth])
+        inside = (place >= first[:, :, None]) & (place < end[:, :, None])
         if self.windows[depth] < _WIDE:
-            found = first + tf.range(self.windows[depth])
-            inside = found < end
-            found = tf.minimum(found, last)
-            codes, live = tf.gather(self.codes[below], found), self.live_under(below, found)
+            found = tf.minimum(start[:, :, None] + place, last)
+            codes, live = look_up(self.codes[below], found), self.live_under(below, found)
         else:
-            # Whole blocks from the one that the first child is in.
-            block = first // _BLOCK
-            found = block * _BLOCK + tf.range(self.windows[depth])
-            inside = (found >= first) & (found < end)
-            found = tf.minimum(found, last)
-            block = tf.minimum(block + tf.range(self.windows[depth] // _BLOCK), last // _BLOCK)
+            block = start[:, :, None] // _BLOCK + tf.range(self.windows[depth] // _BLOCK)
+            block = tf.minimum(block, last // _BLOCK)
             codes = _gather_blocks(self.codes[below], block)
             if below < self.depth:
                 live = _gather_blocks(self.live[below], block)
             else:
-                live = self.live_under(below, found)
-        return Children(found, tf.cast(codes, tf.int32), tf.where(inside, live, 0), inside)
+                live = self.live_under(below, tf.minimum(start[:, :, None] + place, last))
+        return Children(tf.cast(codes, tf.int32), live, inside)
 
-    def places(self, depth: int, nodes: tf.Tensor, children: tf.Tensor) -> tf.Tensor:
-        """Where a child int32 `[...]` of each node `[...]` at `depth` stands in its window."""
+    def window_start(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
+        """The node of `depth + 1` that a window of children begins with, for each of `nodes`."""
         if depth < self.dense_depth:
-            return children - nodes * self.sizes[depth]
-        first = tf.gather(self.first_child[depth], nodes)
-        return children - (first if self.windows[depth] < _WIDE else first // _BLOCK * _BLOCK)
+            return nodes * self.sizes[depth]
+        first = look_up(self.first_child[depth], nodes)
+        # Wide windows are whole blocks from the one that the first child is in.
+        return first if self.windows[depth] < _WIDE else first // _BLOCK * _BLOCK
+
+    def last_codes(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
+        """The last code of the prefixes that int32 `nodes` at `depth`, 1 at least, stand for."""
+        if depth <= self.dense_depth:
+            return nodes % self.sizes[depth - 1]
+        return tf.cast(look_up(self.codes[depth], nodes), tf.int32)
 
     def num_children(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
         """Children of int32 `nodes` at `depth`, at least `dense_depth`, live or not."""
         first = self.first_child[depth]
-        return tf.gather(first, nodes + 1) - tf.gather(first, nodes)
+        return look_up(first, nodes + 1) - look_up(first, nodes)
 
     def _rest(self, depth: int) -> int:
         """Entries that fill the last block of the arrays of a depth."""
@@ -256,8 +257,8 @@ class PrefixTrie(tf.Module):
     def live_under(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
         """Leaves that may be returned under int32 `nodes` at `depth`, int32 of the same shape."""
         if depth < self.depth:
-            return tf.gather(self.live[depth], nodes)
-        return tf.cast(tf.gather(self.live_rows, tf.gather(self.leaf_rows, nodes)), tf.int32)
+            return look_up(self.live[depth], nodes)
+        return tf.cast(look_up(self.live_rows, look_up(self.leaf_rows, nodes)), tf.int32)
 
     def parents(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
         """Nodes at `depth - 1` above the given int32 `nodes` at `depth`, same shape."""

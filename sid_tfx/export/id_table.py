@@ -6,6 +6,8 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
+from sid_tfx.embedding import look_up
+
 
 class IdTable(tf.Module):
     """The ads of a catalogue by row, looked up both ways.
@@ -60,4 +62,4 @@ class IdTable(tf.Module):
 
     def ids(self, rows: tf.Tensor) -> tf.Tensor:
         """String ids of int32 rows, same shape; `""` where a row is negative."""
-        return tf.where(rows >= 0, tf.gather(self.ad_ids, tf.maximum(rows, 0)), "")
+        return tf.where(rows >= 0, look_up(self.ad_ids, tf.maximum(rows, 0)), "")

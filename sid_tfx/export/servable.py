@@ -10,6 +10,7 @@ import tensorflow as tf
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.decoding import BeamResult
+from sid_tfx.embedding import look_up
 from sid_tfx.export.context import histories_in_context
 from sid_tfx.export.evaluation import newest_events, parse_users, sid_ranks, target_ranks
 from sid_tfx.export.id_table import IdTable
@@ -342,7 +343,7 @@ class Servable(tf.Module):
 
     def _sids(self, rows: tf.Tensor) -> tf.Tensor:
         """Codes of int32 rows [...] without de-dup token, int32 [..., L]; -1 where a row is."""
-        codes = tf.gather(self.decoder.recommender.ad_codes.value, rows + 1)
+        codes = look_up(self.decoder.recommender.ad_codes, rows + 1)
         return tf.where(rows[..., None] >= 0, codes[..., : self.levels], -1)
 
     def _neighbours(self, scores: tf.Tensor, rows: tf.Tensor, usable: tf.Tensor) -> Outputs:

@@ -87,7 +87,7 @@ class CatalogSoftmax(keras.layers.Layer):
             logits: float `[..., sizes[level]]`.
             rows: int `[...]`, row + 1 of an ad with the prefix.
         """
-        prefixes = look_up(self.prefixes[:, level], rows)
+        prefixes = look_up(self.prefixes, rows)[..., level]
         followed = ops.cast(look_up(self.followers[level], prefixes), "int32")
         bits = ops.bitwise_and(ops.right_shift(followed[..., None], _BITS.astype("int32")), 1)
         bits = ops.reshape(bits, (*ops.shape(followed)[:-1], 8 * followed.shape[-1]))

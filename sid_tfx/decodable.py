@@ -44,7 +44,8 @@ class Decodable(Protocol):
     def next_log_probs(self, state: Any, prefix: Any) -> Any:
         """Log-probabilities `[B, W, level_sizes[l]]` of the code after `prefix` `[B, W, l]`.
 
-        Where `catalog_softmax` is true the search normalizes them, so a constant per beam is free.
+        Where `catalog_softmax` is true the search normalizes them, so a constant per beam is free,
+        and `W`, static elsewhere, is not at the last level.
         """
         ...
 

@@ -92,6 +92,8 @@ def beam_search(
     excluded = None if excluded_rows is None else _excluded_leaves(trie, excluded_rows)
     ancestors = None if excluded is None else _ancestors(trie, excluded[0])
 
+    # Which request a row of `[B, W]` is of; times W, where the rows of the request begin.
+    request = tf.range(batch_size)[:, None]
     # From here on W is static in every tensor, which the reshapes below rely on.
     nodes = tf.zeros([batch_size, 1], tf.int32)
     scores = tf.zeros([batch_size, 1], tf.float32)
@@ -100,9 +102,9 @@ def beam_search(
     for level in range(trie.depth):
         last = level == trie.depth - 1
         if last and renormalize:
-            log_probs, row = _last_log_probs(next_log_probs, trie, nodes, prefix, state)
+            log_probs, row = _last_log_probs(next_log_probs, trie, request, nodes, prefix, state)
         else:
-            row = tf.range(tf.shape(nodes)[0])[:, None] * width + tf.range(width)
+            row = request * width + tf.range(width)
             log_probs, state = next_log_probs(level, prefix, state)
             log_probs = _rows(log_probs, trie.sizes[level])
         live, inside, total = _expand(trie, level, nodes, scores, log_probs, row, renormalize)
@@ -113,7 +115,7 @@ def beam_search(
         most = min(width * trie.branch[level], trie.num_nodes[level + 1])
         kept = min(k if last else beam_size, most)
         scores, best = tf.math.top_k(tf.reshape(total, [-1, width * window]), k=kept)
-        parents = best // window + tf.range(tf.shape(best)[0])[:, None] * width
+        parents = request * width + best // window
         nodes = _take_beams(trie.window_start(level, nodes), parents) + best % window
         # What fills up too short a list may stand behind the last node.
         nodes = tf.minimum(nodes, trie.num_nodes[level + 1] - 1)
@@ -135,6 +137,7 @@ def beam_search(
 def _last_log_probs(
     next_log_probs: NextLogProbs,
     trie: PrefixTrie,
+    request: tf.Tensor,
     nodes: tf.Tensor,
     prefix: tf.Tensor,
     state: BeamState,
@@ -148,7 +151,7 @@ def _last_log_probs(
         Log-probabilities `[R, sizes[-1]]`, and int32 `[B, W]`: which row is a beam's; any row for
         those that are decided.
     """
-    level, batch = trie.depth - 1, tf.shape(nodes)[0]
+    level = trie.depth - 1
     size, width = trie.sizes[level], nodes.shape[1]
     shared = tf.cast(trie.num_children(level, nodes) > 1, tf.int32)
     place = tf.cumsum(shared, axis=1)
@@ -156,13 +159,13 @@ def _last_log_probs(
 
     def ask() -> tf.Tensor:
         # The first of equals comes first.
-        order = tf.math.top_k(shared, k=most).indices + tf.range(batch)[:, None] * width
+        order = request * width + tf.math.top_k(shared, k=most).indices
         asked, own = tf.nest.map_structure(lambda x: _take_beams(x, order), (prefix, state))
         return _rows(next_log_probs(level, asked, own)[0], size)
 
-    nothing = tf.zeros([batch, size])
+    nothing = tf.zeros([tf.shape(nodes)[0], size])
     log_probs = tf.cond(tf.reduce_any(shared > 0), ask, lambda: nothing)
-    return log_probs, tf.maximum(place - 1, 0) + tf.range(batch)[:, None] * most
+    return log_probs, request * most + tf.maximum(place - 1, 0)
 
 
 def _rows(log_probs: tf.Tensor, size: int) -> tf.Tensor:

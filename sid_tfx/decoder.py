@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from sid_tfx.decodable import Cached, Decodable
 from sid_tfx.decoding import BeamResult, BeamState, PrefixTrie, beam_search
-from sid_tfx.embedding import look_up
 from sid_tfx.hybrid_terms import HybridTerms
 from sid_tfx.layers.history import history_rows
 from sid_tfx.retrieval import TopK
+from sid_tfx.table_rows import gather_rows
 
 DENSE_CANDIDATES = 50
 """Ads that the dense side contributes in hybrid mode, unless a decoder is told otherwise."""
@@ -273,7 +273,7 @@ class SidDecoder(tf.Module):
         sid = tf.concat([beam.scores, extra_sid], axis=1)
         rows = tf.maximum(candidates, 0)
         if self.index is None:
-            vectors = look_up(self.item_vectors, rows)
+            vectors = gather_rows(self.item_vectors, rows)
         else:
             vectors = self.index.vectors(rows)
         dense = tf.einsum("bd,bcd->bc", query, vectors)
@@ -313,7 +313,7 @@ class SidDecoder(tf.Module):
     def _allowed(self, rows: tf.Tensor, excluded: tf.Tensor | None) -> tf.Tensor:
         """`rows` with -1 where an ad is off or excluded."""
         position = tf.clip_by_value(rows, 0, self.trie.num_leaves - 1)
-        live = look_up(self.trie.live_rows, position) & (rows >= 0)
+        live = gather_rows(self.trie.live_rows, position) & (rows >= 0)
         rows = tf.where(live & (rows < self.trie.num_leaves), rows, -1)
         if excluded is None:
             return rows

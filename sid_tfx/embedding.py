@@ -10,14 +10,12 @@ def look_up(table: Any, rows: Any) -> Any:
     """Rows `[..., D]` of a table `[N, D]`, by int `[...]` in `[0, N)`.
 
     Keras' `take` first puts negative indices right: four further operations on TensorFlow, each
-    time, of which a request's decoding has dozens. And `tf.gather` of a `tf.Variable` has it
-    copied whole, from then on, wherever else it is read (TensorFlow's "copy on read mode"), be it
-    a table of a million ads and the next request. So every look-up in a table goes through here.
+    time, of which a request's decoding has dozens.
     """
     if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+        from sid_tfx.table_rows import gather_rows
 
-        return tf.gather(tf.convert_to_tensor(table), rows)
+        return gather_rows(table, rows)
     return ops.take(table, rows, axis=0)
 
 

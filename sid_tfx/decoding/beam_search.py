@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from sid_tfx.decoding.trie import PrefixTrie
-from sid_tfx.embedding import look_up
+from sid_tfx.table_rows import gather_rows
 
 # Stands for a log-probability of minus infinity or NaN, so that a live ad the model rules out
 # still ranks above "no ad", which alone is minus infinity.
@@ -125,7 +125,7 @@ def beam_search(
             state = tf.nest.map_structure(lambda x, at=parents: _take_beams(x, at), state)
         width = kept
     found = scores > float("-inf")
-    rows = tf.where(found, look_up(trie.leaf_rows, nodes), -1)
+    rows = tf.where(found, gather_rows(trie.leaf_rows, nodes), -1)
     padding = [[0, 0], [0, k - width]]
     return BeamResult(
         tf.pad(rows, padding, constant_values=-1),
@@ -219,8 +219,8 @@ def _excluded_leaves(trie: PrefixTrie, rows: tf.Tensor) -> tuple[tf.Tensor, tf.T
     repeat = tf.pad(rows[:, 1:] == rows[:, :-1], [[0, 0], [1, 0]])[:, : tf.shape(rows)[1]]
     valid = (rows >= 0) & (rows < trie.num_leaves) & ~repeat
     rows = tf.clip_by_value(rows, 0, trie.num_leaves - 1)
-    counts = tf.cast(valid & look_up(trie.live_rows, rows), tf.int32)
-    return look_up(trie.row_leaves, rows), counts
+    counts = tf.cast(valid & gather_rows(trie.live_rows, rows), tf.int32)
+    return gather_rows(trie.row_leaves, rows), counts
 
 
 def _ancestors(trie: PrefixTrie, leaves: tf.Tensor) -> list[tf.Tensor]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from sid_tfx.embedding import look_up
+from sid_tfx.table_rows import gather_rows
 
 # Neighbours are gathered together: one by one, 256 children of 1,000 nodes are 256,000 gathers.
 _BLOCK = 8
@@ -214,13 +214,13 @@ class PrefixTrie(tf.Module):
         """The children of int32 `nodes` `[B, W]` at `depth`, at least `dense_depth`."""
         below, last = depth + 1, self.num_nodes[depth + 1] - 1
         start = self.window_start(depth, nodes)
-        first = look_up(self.first_child[depth], nodes) - start
-        end = look_up(self.first_child[depth], nodes + 1) - start
+        first = gather_rows(self.first_child[depth], nodes) - start
+        end = gather_rows(self.first_child[depth], nodes + 1) - start
         place = tf.range(self.windows[depth])
         inside = (place >= first[:, :, None]) & (place < end[:, :, None])
         if self.windows[depth] < _WIDE:
             found = tf.minimum(start[:, :, None] + place, last)
-            codes, live = look_up(self.codes[below], found), self.live_under(below, found)
+            codes, live = gather_rows(self.codes[below], found), self.live_under(below, found)
         else:
             block = start[:, :, None] // _BLOCK + tf.range(self.windows[depth] // _BLOCK)
             block = tf.minimum(block, last // _BLOCK)
@@ -235,7 +235,7 @@ class PrefixTrie(tf.Module):
         """The node of `depth + 1` that a window of children begins with, for each of `nodes`."""
         if depth < self.dense_depth:
             return nodes * self.sizes[depth]
-        first = look_up(self.first_child[depth], nodes)
+        first = gather_rows(self.first_child[depth], nodes)
         # Wide windows are whole blocks from the one that the first child is in.
         return first if self.windows[depth] < _WIDE else first // _BLOCK * _BLOCK
 
@@ -243,12 +243,12 @@ class PrefixTrie(tf.Module):
         """The last code of the prefixes that int32 `nodes` at `depth`, 1 at least, stand for."""
         if depth <= self.dense_depth:
             return nodes % self.sizes[depth - 1]
-        return tf.cast(look_up(self.codes[depth], nodes), tf.int32)
+        return tf.cast(gather_rows(self.codes[depth], nodes), tf.int32)
 
     def num_children(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
         """Children of int32 `nodes` at `depth`, at least `dense_depth`, live or not."""
         first = self.first_child[depth]
-        return look_up(first, nodes + 1) - look_up(first, nodes)
+        return gather_rows(first, nodes + 1) - gather_rows(first, nodes)
 
     def _rest(self, depth: int) -> int:
         """Entries that fill the last block of the arrays of a depth."""
@@ -257,8 +257,8 @@ class PrefixTrie(tf.Module):
     def live_under(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
         """Leaves that may be returned under int32 `nodes` at `depth`, int32 of the same shape."""
         if depth < self.depth:
-            return look_up(self.live[depth], nodes)
-        return tf.cast(look_up(self.live_rows, look_up(self.leaf_rows, nodes)), tf.int32)
+            return gather_rows(self.live[depth], nodes)
+        return tf.cast(gather_rows(self.live_rows, gather_rows(self.leaf_rows, nodes)), tf.int32)
 
     def parents(self, depth: int, nodes: tf.Tensor) -> tf.Tensor:
         """Nodes at `depth - 1` above the given int32 `nodes` at `depth`, same shape."""

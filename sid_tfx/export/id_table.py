@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
-from sid_tfx.embedding import look_up
+from sid_tfx.table_rows import gather_rows
 
 
 class IdTable(tf.Module):
@@ -62,4 +62,4 @@ class IdTable(tf.Module):
 
     def ids(self, rows: tf.Tensor) -> tf.Tensor:
         """String ids of int32 rows, same shape; `""` where a row is negative."""
-        return tf.where(rows >= 0, look_up(self.ad_ids, tf.maximum(rows, 0)), "")
+        return tf.where(rows >= 0, gather_rows(self.ad_ids, tf.maximum(rows, 0)), "")

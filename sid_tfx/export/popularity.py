@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from sid_tfx.embedding import look_up
 from sid_tfx.retrieval.topk import PADDING_SCORE, exclude
+from sid_tfx.table_rows import gather_rows
 
 
 class Popularity(tf.Module):
@@ -52,13 +52,13 @@ class Popularity(tf.Module):
     def set_live(self, live: tf.Tensor) -> None:
         """Switches ads on and off: bool `[N]` by catalogue row; eagerly or in a graph."""
         depth = self.leading.shape[0]
-        leading = tf.boolean_mask(self.order, look_up(live, self.order))[:depth]
+        leading = tf.boolean_mask(self.order, gather_rows(live, self.order))[:depth]
         missing = depth - tf.size(leading)
         self.leading.assign(tf.pad(leading, [[0, missing]], constant_values=-1))
 
     def of(self, rows: tf.Tensor) -> tf.Tensor:
         """Training events of int32 rows, float32 of the same shape; 0 where a row is negative."""
-        return tf.where(rows >= 0, look_up(self.counts, tf.maximum(rows, 0)), 0.0)
+        return tf.where(rows >= 0, gather_rows(self.counts, tf.maximum(rows, 0)), 0.0)
 
     def top(self, excluded_rows: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the k most popular ads that a request may see.
@@ -82,7 +82,7 @@ class Popularity(tf.Module):
                 f"popularity has {self.leading.shape[0]}."
             )
         order = self.leading[:width]
-        scores = look_up(self.log_shares, tf.maximum(order, 0))
+        scores = gather_rows(self.log_shares, tf.maximum(order, 0))
         scores = tf.where(order >= 0, scores, PADDING_SCORE)
         shape = tf.stack([tf.shape(excluded_rows)[0], width])
         scores, rows = exclude(

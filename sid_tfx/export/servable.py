@@ -10,7 +10,6 @@ import tensorflow as tf
 from sid_tfx.catalog import SidCatalog
 from sid_tfx.decoder import SidDecoder
 from sid_tfx.decoding import BeamResult
-from sid_tfx.embedding import look_up
 from sid_tfx.export.context import histories_in_context
 from sid_tfx.export.evaluation import newest_events, parse_users, sid_ranks, target_ranks
 from sid_tfx.export.id_table import IdTable
@@ -19,6 +18,7 @@ from sid_tfx.export.servable_set import ServableSet
 from sid_tfx.layers.history import history_rows
 from sid_tfx.recommender import SidRecommender
 from sid_tfx.retrieval import PADDING_SCORE, BruteForce, TopK
+from sid_tfx.table_rows import gather_rows
 from sid_tfx.tokenizer import SidTokenizer
 
 Outputs = dict[str, tf.Tensor]
@@ -343,7 +343,7 @@ class Servable(tf.Module):
 
     def _sids(self, rows: tf.Tensor) -> tf.Tensor:
         """Codes of int32 rows [...] without de-dup token, int32 [..., L]; -1 where a row is."""
-        codes = look_up(self.decoder.recommender.ad_codes, rows + 1)
+        codes = gather_rows(self.decoder.recommender.ad_codes, rows + 1)
         return tf.where(rows[..., None] >= 0, codes[..., : self.levels], -1)
 
     def _neighbours(self, scores: tf.Tensor, rows: tf.Tensor, usable: tf.Tensor) -> Outputs:

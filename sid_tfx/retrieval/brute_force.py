@@ -5,8 +5,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from sid_tfx.embedding import look_up
 from sid_tfx.retrieval.topk import PADDING_SCORE, TopK
+from sid_tfx.table_rows import gather_rows
 
 
 class BruteForce(TopK):
@@ -33,7 +33,7 @@ class BruteForce(TopK):
 
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns the indexed vectors, [..., D], of int32 rows [...]."""
-        return look_up(self.candidates, rows)
+        return gather_rows(self.candidates, rows)
 
     def is_exact(self) -> bool:
         """Returns True."""
@@ -66,4 +66,4 @@ def exact_search(
     if live is None:
         return tf.math.top_k(scores, k=k)
     scores, rows = tf.math.top_k(tf.where(live[None, :], scores, PADDING_SCORE), k=k)
-    return scores, tf.where(look_up(live, rows), rows, -1)
+    return scores, tf.where(gather_rows(live, rows), rows, -1)

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from sid_tfx.embedding import look_up
 from sid_tfx.retrieval.brute_force import exact_search
 from sid_tfx.retrieval.partitions import partition
 from sid_tfx.retrieval.topk import TopK, at_least, best_rows, completed
+from sid_tfx.table_rows import gather_rows
 
 _QUERIES_AT_ONCE = 4
 
@@ -143,11 +143,11 @@ class Partitioned(TopK):
         self, queries: tf.Tensor, nearest: tf.Tensor, k: int, live: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores the members of the partitions int32 [B, n] that each query reads."""
-        members = look_up(self.members, nearest)
+        members = gather_rows(self.members, nearest)
         batch, width = tf.shape(queries)[0], members.shape[1] * members.shape[2]
         members = tf.reshape(members, [batch, width, members.shape[3]])
         scores = tf.linalg.matvec(members, queries)
-        rows = tf.reshape(look_up(self.rows, nearest), [batch, width])
+        rows = tf.reshape(gather_rows(self.rows, nearest), [batch, width])
         return best_rows(scores, rows, k, live)
 
     def _exact(
@@ -156,7 +156,7 @@ class Partitioned(TopK):
         rows = tf.reshape(self.rows, [-1])
         usable = rows >= 0
         if live is not None:
-            usable &= look_up(live, tf.maximum(rows, 0))
+            usable &= gather_rows(live, tf.maximum(rows, 0))
         members = tf.reshape(self.members, [-1, self.members.shape[2]])
         scores, places = exact_search(members, queries, k, usable)
         return scores, tf.where(places >= 0, tf.gather(rows, tf.maximum(places, 0)), -1)
@@ -183,7 +183,7 @@ class Partitioned(TopK):
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns the indexed vectors, [..., D], of int32 rows [...]."""
         flat = tf.reshape(self.members, [-1, self.members.shape[2]])
-        return look_up(flat, look_up(self.places, rows))
+        return gather_rows(flat, gather_rows(self.places, rows))
 
     def is_exact(self) -> bool:
         """Returns False."""

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from sid_tfx.embedding import look_up
 from sid_tfx.retrieval.brute_force import exact_search
 from sid_tfx.retrieval.scann_layer import ScannLayer
 from sid_tfx.retrieval.topk import PADDING_SCORE, TopK, at_least, best_rows, completed
+from sid_tfx.table_rows import gather_rows
 
 
 class ScaNN(TopK):
@@ -166,7 +166,7 @@ class ScaNN(TopK):
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns the indexed vectors, [..., D], of int32 rows [...]."""
         assert self.layer is not None
-        return look_up(self.layer.dataset, rows)
+        return gather_rows(self.layer.dataset, rows)
 
     def is_exact(self) -> bool:
         """Returns False."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from sid_tfx.embedding import look_up
+from sid_tfx.table_rows import gather_rows
 
 PADDING_SCORE = float(np.finfo(np.float32).min)
 """Score of a column that holds no candidate: finite, so that it survives JSON, and below any."""
@@ -173,7 +173,7 @@ class TopK(tf.Module, abc.ABC):
             missing = [[0, 0], [0, k - size]]
             scores = tf.pad(scores, missing, constant_values=PADDING_SCORE)
             rows = tf.pad(rows, missing, constant_values=-1)
-        ids = look_up(self.identifiers, tf.maximum(rows, 0))
+        ids = gather_rows(self.identifiers, tf.maximum(rows, 0))
         padding = tf.constant("" if ids.dtype == tf.string else -1, ids.dtype)
         return scores, tf.where(rows >= 0, ids, padding)
 
@@ -240,7 +240,7 @@ def best_rows(
     """
     usable = rows >= 0
     if live is not None:
-        usable &= look_up(live, tf.maximum(rows, 0))
+        usable &= gather_rows(live, tf.maximum(rows, 0))
     width = scores.shape[1]
     # Every operation costs a small search more than its arithmetic does: no width worked out at
     # run time where it is known, no mask beside the scores.
